@@ -1,0 +1,184 @@
+#include "cpu/sweeps.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <algorithm>
+
+#include "cpu/contraction.h"
+
+namespace mmdk::cpu {
+namespace {
+
+constexpr int64_t kTilePixels = 64;
+
+// Runs f(task, tile) for each task, tiles being private to a thread. Matrix products inside a task
+// must neither record gradients nor be cast by autocast.
+template <typename T, typename F>
+void for_each_task(int64_t tasks, const Call<T>& call, const F& f) {
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    at::AutoDispatchBelowADInplaceOrView no_autograd;
+    c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    SampledTile<T> tile(call.operands, call.geometry);
+    for (int64_t task = begin; task < end; ++task) f(task, tile);
+  });
+}
+
+int64_t tiles_per_image(const Geometry<int64_t>& g) {
+  return (g.pixels() + kTilePixels - 1) / kTilePixels;
+}
+
+PixelRange tile_range(int64_t index, const Geometry<int64_t>& g) {
+  const int64_t begin = index % tiles_per_image(g) * kTilePixels;
+  return {index / tiles_per_image(g), begin, std::min(begin + kTilePixels, g.pixels())};
+}
+
+template <typename T, typename F>
+void for_each_tile(const PixelRange& pixels, SampledTile<T>& tile, const F& f) {
+  for (int64_t begin = pixels.begin; begin < pixels.end; begin += kTilePixels) {
+    const PixelRange range{pixels.image, begin, std::min(begin + kTilePixels, pixels.end)};
+    tile.move_to(range);
+    f(range);
+  }
+}
+
+// First element of a range in (N, H_out, W_out, C_out).
+template <typename T>
+T* rows(T* tensor, const PixelRange& range, const Geometry<int64_t>& g) {
+  return tensor + (range.image * g.pixels() + range.begin) * g.out_channels;
+}
+
+template <typename T>
+void backward_tile(const Call<T>& call, size_t block, const T* grad_output, const PixelRange& range,
+                   SampledTile<T>& tile, const GradTargets<T>& targets) {
+  const Block& channels = call.blocks[block];
+  Contraction<T>(call.geometry)
+      .backward_data(channels, call.weights[block], rows(grad_output, range, call.geometry),
+                     range.size(), tile.buffer(channels));
+  tile.distribute(channels, targets);
+}
+
+template <typename T>
+void backward_all_blocks(const Call<T>& call, const T* grad_output, const PixelRange& range,
+                         SampledTile<T>& tile, const GradTargets<T>& targets) {
+  for (size_t block = 0; block < call.blocks.size(); ++block) {
+    backward_tile(call, block, grad_output, range, tile, targets);
+  }
+}
+
+// Without image offsets a band of output rows reaches a known band of input rows. Bands are high
+// enough that of any two neighbours but one no input row is shared: all even bands run at once, then
+// all odd ones.
+template <typename T>
+void backward_data_in_bands(const Call<T>& call, const T* grad_output,
+                            const GradTargets<T>& targets) {
+  constexpr int64_t kBandsPerImage = 16;
+  const Geometry<int64_t>& g = call.geometry;
+  const int64_t reach = (g.kernel[0] - 1) * g.dilation[0] / g.stride[0];
+  const int64_t height =
+      std::max<int64_t>({1, reach, (g.out_height + kBandsPerImage - 1) / kBandsPerImage});
+  const int64_t bands = (g.out_height + height - 1) / height;
+  for (int64_t parity = 0; parity < 2; ++parity) {
+    const int64_t per_image = (bands + 1 - parity) / 2;
+    for_each_task(g.batch * per_image, call, [&](int64_t task, SampledTile<T>& tile) {
+      const int64_t band = task % per_image * 2 + parity;
+      const PixelRange pixels{task / per_image, band * height * g.out_width,
+                              std::min((band + 1) * height, g.out_height) * g.out_width};
+      for_each_tile(pixels, tile, [&](const PixelRange& range) {
+        backward_all_blocks(call, grad_output, range, tile, targets);
+      });
+    });
+  }
+}
+
+// With image offsets any pixel may reach any input position: a task owns channels instead.
+template <typename T>
+void backward_input_in_blocks(const Call<T>& call, const T* grad_output, T* grad_input) {
+  const Geometry<int64_t>& g = call.geometry;
+  const int64_t blocks = static_cast<int64_t>(call.blocks.size());
+  GradTargets<T> targets;
+  targets.input = grad_input;
+  for_each_task(g.batch * blocks, call, [&](int64_t task, SampledTile<T>& tile) {
+    for_each_tile({task / blocks, 0, g.pixels()}, tile, [&](const PixelRange& range) {
+      backward_tile(call, task % blocks, grad_output, range, tile, targets);
+    });
+  });
+}
+
+}  // namespace
+
+template <typename T>
+void sweep_forward(const Call<T>& call, T* output) {
+  const Geometry<int64_t>& g = call.geometry;
+  const Contraction<T> contraction(g);
+  for_each_task(g.batch * tiles_per_image(g), call, [&](int64_t task, SampledTile<T>& tile) {
+    const PixelRange range = tile_range(task, g);
+    tile.move_to(range);
+    for (size_t block = 0; block < call.blocks.size(); ++block) {
+      T* z = tile.sample(call.blocks[block]);
+      contraction.forward(call.blocks[block], call.weights[block], z, range.size(),
+                          rows(output, range, g));
+    }
+  });
+}
+
+template <typename T>
+void sweep_backward_data(const Call<T>& call, const T* grad_output, const GradTargets<T>& targets) {
+  if (call.operands.image_offset == nullptr) {
+    backward_data_in_bands(call, grad_output, targets);
+    return;
+  }
+  if (targets.input != nullptr) backward_input_in_blocks(call, grad_output, targets.input);
+  GradTargets<T> per_pixel = targets;
+  per_pixel.input = nullptr;
+  if (!per_pixel.kernel_offset && !per_pixel.image_offset && !per_pixel.mask) return;
+  const Geometry<int64_t>& g = call.geometry;
+  for_each_task(g.batch * tiles_per_image(g), call, [&](int64_t task, SampledTile<T>& tile) {
+    const PixelRange range = tile_range(task, g);
+    tile.move_to(range);
+    backward_all_blocks(call, grad_output, range, tile, per_pixel);
+  });
+}
+
+template <typename T>
+std::vector<at::Tensor> sweep_backward_weight(const Call<T>& call, const T* grad_output) {
+  constexpr int64_t kTasks = 16;
+  const Geometry<int64_t>& g = call.geometry;
+  const int64_t tiles = g.batch * tiles_per_image(g);
+  const int64_t blocks = static_cast<int64_t>(call.blocks.size());
+  // Few blocks mean a narrow input and a small weight: pixels are shared out instead, each share
+  // with a weight gradient of its own.
+  const int64_t shares = std::clamp<int64_t>(kTasks / blocks, 1, std::max<int64_t>(tiles, 1));
+  std::vector<at::Tensor> partial(blocks * shares);
+  for (int64_t i = 0; i < blocks * shares; ++i) {
+    partial[i] = at::zeros_like(call.weights[i / shares]);
+  }
+  const Contraction<T> contraction(g);
+  for_each_task(blocks * shares, call, [&](int64_t task, SampledTile<T>& tile) {
+    const Block& block = call.blocks[task / shares];
+    const int64_t share = task % shares;
+    for (int64_t i = tiles * share / shares; i < tiles * (share + 1) / shares; ++i) {
+      const PixelRange range = tile_range(i, g);
+      tile.move_to(range);
+      contraction.backward_weight(block, tile.sample(block), rows(grad_output, range, g),
+                                  range.size(), partial[task]);
+    }
+  });
+  std::vector<at::Tensor> gradients;
+  for (int64_t block = 0; block < blocks; ++block) {
+    at::Tensor sum = partial[block * shares];
+    for (int64_t share = 1; share < shares; ++share) sum.add_(partial[block * shares + share]);
+    gradients.push_back(sum);
+  }
+  return gradients;
+}
+
+template void sweep_forward(const Call<float>&, float*);
+template void sweep_forward(const Call<double>&, double*);
+template void sweep_backward_data(const Call<float>&, const float*, const GradTargets<float>&);
+template void sweep_backward_data(const Call<double>&, const double*, const GradTargets<double>&);
+template std::vector<at::Tensor> sweep_backward_weight(const Call<float>&, const float*);
+template std::vector<at::Tensor> sweep_backward_weight(const Call<double>&, const double*);
+
+}  // namespace mmdk::cpu

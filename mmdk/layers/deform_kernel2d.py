@@ -1,0 +1,167 @@
+"""Local Deformable Kernels: a kernel of its own at every position."""
+
+import torch
+from torch import Tensor
+
+from mmdk.layers.offset_generator import OffsetGenerator
+from mmdk.layers.scope_conv2d import ScopeConv2d
+from mmdk.ops import deform_kernel2d
+
+__all__ = ['DeformKernel2d']
+
+
+class DeformKernel2d(ScopeConv2d):
+    r"""Convolution that learns, at every position, where to sample its kernel from a scope.
+
+    .. math::
+        y[n,o,p] = b[o] + \sum_{c \in group(o)} \sum_k
+            x[n, c, p \cdot stride - padding + k \cdot dilation]\,
+            W[o, c, k + (S - K) / 2 + \Delta K_k(p)],
+        \qquad \Delta K = \mathrm{clip}(\mathrm{conv\_offset}(x))
+
+    x (N, C_in, H, W) gives y (N, C_out, H_out, W_out); W (C_out, C_in/groups, S_h, S_w) is the
+    scope. `conv_offset`, a convolution of the same geometry with G*K_h*K_w*2 output channels, starts
+    at zero, where the layer is a convolution with a fixed kernel. The paper trains it with a lower
+    learning rate: in an MMEngine config
+    `paramwise_cfg=dict(custom_keys={'conv_offset': dict(lr_mult=0.1)})`.
+
+    In MMDetection configs this is type `'DK'`; see :func:`mmdk.layers.registry.build_dk` for the
+    options that exist there only.
+
+    Args:
+        in_channels: See :class:`ScopeConv2d` for this and all up to `dtype`: nn.Conv2d's.
+        scope_size: (S_h, S_w), or one int for both. None: K + 1, as in the paper.
+        offset_groups: G, groups of input channels with offsets of their own; divides C_in. Group g
+            owns channels [g*C_in/G, (g+1)*C_in/G).
+        offset_clip: Largest \|offset\| in scope cells; 'scope' keeps every coordinate between the
+            first and the last cell; None does not clip.
+
+    Raises:
+        ValueError: An argument is out of range, or two do not fit together.
+
+    Source: Gao et al., Deformable Kernels, ICLR 2020, section 3.2 (local variant).
+
+    Example:
+        >>> import torch
+        >>> from mmdk.layers import DeformKernel2d
+        >>> layer = DeformKernel2d(8, 16, 3, padding=1)
+        >>> layer(torch.randn(2, 8, 7, 9)).shape
+        torch.Size([2, 16, 7, 9])
+        >>> layer.weight.shape
+        torch.Size([16, 8, 4, 4])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = 'zeros',
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        scope_size: int | tuple[int, int] | None = None,
+        offset_groups: int = 1,
+        offset_clip: float | str | None = None,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+            scope_size=scope_size,
+        )
+        self.offset_groups = offset_groups
+        self.offset_clip = offset_clip
+        self._check_offsets()
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        self.conv_offset = OffsetGenerator(
+            in_channels,
+            offset_groups * taps * 2,
+            self.kernel_size,
+            self.stride,
+            self._operator_padding,
+            self.dilation,
+            device,
+            dtype,
+        )
+        if offset_clip == 'scope':
+            lowest, highest = self._scope_bounds()
+            self.register_buffer('_lowest_offset', lowest.to(device), persistent=False)
+            self.register_buffer('_highest_offset', highest.to(device), persistent=False)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        self.conv_offset.init_weights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self._pad(x)
+        return deform_kernel2d(
+            x,
+            self.weight,
+            kernel_offset=self._kernel_offset(x),
+            bias=self.bias,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self._operator_padding,
+            dilation=self.dilation,
+        )
+
+    def kernel_offset(self, x: Tensor) -> Tensor:
+        """The clipped offsets for an input: (N, G*K_h*K_w*2, H_out, W_out), scope cells, y first.
+
+        Channel `tap * 2 + {0: y, 1: x}` inside an offset group. Tap k = (i, j) looks up the scope at
+        k + (S - K) / 2 + offset.
+        """
+        return self._kernel_offset(self._pad(x))
+
+    def _kernel_offset(self, padded: Tensor) -> Tensor:
+        offset = self.conv_offset(padded)
+        if self.offset_clip is None:
+            return offset
+        if self.offset_clip == 'scope':
+            return offset.clamp(
+                self._lowest_offset.to(offset.dtype), self._highest_offset.to(offset.dtype)
+            )
+        return offset.clamp(-self.offset_clip, self.offset_clip)
+
+    def extra_repr(self) -> str:
+        return (
+            f'{super().extra_repr()}, offset_groups={self.offset_groups}, '
+            f'offset_clip={self.offset_clip!r}'
+        )
+
+    def _scope_bounds(self) -> tuple[Tensor, Tensor]:
+        """Offsets that put each tap on the first and last cell: (G*taps*2, 1, 1) each."""
+        taps = torch.cartesian_prod(*(torch.arange(size) for size in self.kernel_size))
+        scope, kernel = torch.tensor(self.scope_size), torch.tensor(self.kernel_size)
+        rest = taps + (scope - kernel) / 2
+        lowest = -rest.flatten().repeat(self.offset_groups)
+        highest = (scope - 1 - rest).flatten().repeat(self.offset_groups)
+        return lowest[:, None, None], highest[:, None, None]
+
+    def _check_offsets(self) -> None:
+        groups, clip = self.offset_groups, self.offset_clip
+        if not isinstance(groups, int) or groups < 1 or self.in_channels % groups:
+            raise ValueError(
+                f'offset_groups must be a positive int that divides in_channels='
+                f'{self.in_channels}, got {groups!r}.'
+            )
+        is_number = isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip > 0
+        if clip is not None and clip != 'scope' and not is_number:
+            raise ValueError(
+                "offset_clip must be None, 'scope' or a positive number of scope cells, got "
+                f'{clip!r}.'
+            )

@@ -1,0 +1,133 @@
+"""Layers as MMCV conv layers: what `conv_cfg=dict(type='DK')` and `dcn=dict(type='DK')` build.
+
+Stock builders pass one `conv_cfg` to every convolution they make, stems and 1x1 included. `where`
+says which of them become deformable; the others are built as nn.Conv2d.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from mmengine.registry import MODELS
+from torch import nn
+
+from mmdk.layers.deform_kernel2d import DeformKernel2d
+from mmdk.layers.scope_conv2d import ScopeConv2d
+
+__all__ = ['WHERE', 'build_dk', 'is_selected']
+
+
+def _is_spatial(kernel_size: tuple[int, int], in_channels: int, groups: int) -> bool:
+    return max(kernel_size) > 1
+
+
+def _is_spatial_depthwise(kernel_size: tuple[int, int], in_channels: int, groups: int) -> bool:
+    return max(kernel_size) > 1 and groups == in_channels > 1
+
+
+def _is_any(kernel_size: tuple[int, int], in_channels: int, groups: int) -> bool:
+    return True
+
+
+WHERE: dict[str, Callable[[tuple[int, int], int, int], bool]] = {
+    'spatial': _is_spatial,
+    'depthwise': _is_spatial_depthwise,
+    'all': _is_any,
+}
+
+
+def is_selected(
+    where: str, kernel_size: int | tuple[int, int], in_channels: int, groups: int
+) -> bool:
+    """Whether `where` selects a convolution of this shape.
+
+    Args:
+        where: 'spatial' (kernels larger than 1), 'depthwise' (those with groups = C_in) or 'all'.
+        kernel_size: (K_h, K_w), or one int for both.
+        in_channels: C_in.
+        groups: Convolution groups.
+
+    Raises:
+        ValueError: `where` is none of these words.
+
+    Example:
+        >>> is_selected('spatial', 1, 64, 1), is_selected('spatial', 3, 64, 1)
+        (False, True)
+    """
+    if where not in WHERE:
+        raise ValueError(f'where must be one of {tuple(WHERE)}, got {where!r}.')
+    kernel_size = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+    return WHERE[where](kernel_size, in_channels, groups)
+
+
+@MODELS.register_module(name='DK')
+def build_dk(
+    in_channels: int,
+    out_channels: int,
+    *args,
+    where: str = 'spatial',
+    depthwise: bool = False,
+    **kwargs,
+) -> nn.Module:
+    """Build type `'DK'`: a :class:`DeformKernel2d`, or the nn.Conv2d it stands for.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        *args: Further arguments of :class:`DeformKernel2d`, by position.
+        where: Which convolutions become deformable; see :func:`is_selected`.
+        depthwise: Make those depthwise, groups = C_in = C_out, whatever `groups` says.
+        **kwargs: Further arguments of :class:`DeformKernel2d`, by name.
+
+    Raises:
+        TypeError: An option that does not exist.
+        ValueError: A value out of range, or `depthwise` with C_in != C_out.
+
+    Example:
+        >>> from mmcv.cnn import build_conv_layer
+        >>> build_conv_layer(dict(type='DK'), 8, 8, 3, padding=1).scope_size
+        (4, 4)
+        >>> build_conv_layer(dict(type='DK'), 8, 8, 1)
+        Conv2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
+    """
+    return _build('DK', DeformKernel2d, where, depthwise, (in_channels, out_channels, *args), kwargs)
+
+
+def _build(
+    name: str,
+    layer: type[ScopeConv2d],
+    where: str,
+    depthwise: bool,
+    args: tuple,
+    kwargs: dict,
+) -> nn.Module:
+    bound = _bind(name, layer, args, kwargs)
+    if not is_selected(
+        where, bound['kernel_size'], bound['in_channels'], bound.get('groups', 1)
+    ):
+        plain = inspect.signature(nn.Conv2d).parameters
+        return nn.Conv2d(**{key: value for key, value in bound.items() if key in plain})
+    if depthwise:
+        if bound['in_channels'] != bound['out_channels']:
+            raise ValueError(
+                f"type='{name}' with depthwise=True needs in_channels == out_channels, got "
+                f'{bound["in_channels"]} and {bound["out_channels"]}; leave depthwise out here, or '
+                "use where='depthwise' to replace only convolutions that are depthwise already."
+            )
+        bound['groups'] = bound['in_channels']
+    return layer(**bound)
+
+
+def _bind(name: str, layer: type[ScopeConv2d], args: tuple, kwargs: dict) -> dict:
+    """Arguments by name, so that an unknown option is an error also where a plain layer is built."""
+    signature = inspect.signature(layer)
+    known = [*signature.parameters, 'where', 'depthwise']
+    for option in kwargs:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f' Did you mean {close[0]!r}?' if close else ''
+            raise TypeError(
+                f"type='{name}' has no option {option!r}.{hint} Its options are "
+                f'{", ".join(known)}.'
+            )
+    return signature.bind(*args, **kwargs).arguments

@@ -1,0 +1,212 @@
+"""What all layers with a scope share."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from mmdk.layers.lifting import lift_kernel
+
+__all__ = ['ScopeConv2d']
+
+PADDING_MODES = ('zeros', 'reflect', 'replicate', 'circular')
+
+
+class ScopeConv2d(nn.Module):
+    """nn.Conv2d's arguments and attributes, with a scope as its weight. A subclass adds `forward`.
+
+    The initial weight is nn.Conv2d's, lifted: the kernel sampled at zero offset has exactly the
+    distribution that nn.Conv2d's would have. A K x K weight in a state dict is lifted too, and the
+    missing `conv_offset` beside it is zero: a plain model's checkpoint loads and the layer first
+    computes what the plain one did.
+
+    Like MMCV's deformable convolutions it is no nn.Conv2d: stock models would initialise one as if
+    its scope were a kernel.
+
+    Args:
+        in_channels: C_in.
+        out_channels: C_out.
+        kernel_size: (K_h, K_w), or one int for both.
+        stride: Step between outputs, in input pixels.
+        padding: Pixels around the input; or 'valid' (none), or 'same' (stride 1, K odd).
+        dilation: Distance between taps, in input pixels.
+        groups: Convolution groups; divides C_in and C_out.
+        bias: Whether there is one.
+        padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
+        device: Of the parameters.
+        dtype: Of the parameters.
+        scope_size: (S_h, S_w), or one int for both; at least the kernel's. None: K + 1.
+
+    Raises:
+        ValueError: An argument is out of range, or two do not fit together.
+    """
+
+    # Read by mmcv.cnn.ConvModule.
+    transposed = False
+    output_padding = (0, 0)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = 'zeros',
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        scope_size: int | tuple[int, int] | None = None,
+    ):
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.groups = groups
+        self.kernel_size = _checked_pair('kernel_size', kernel_size, least=1)
+        self.stride = _checked_pair('stride', stride, least=1)
+        self.dilation = _checked_pair('dilation', dilation, least=1)
+        self.padding = self._resolve_padding(padding)
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f'padding_mode must be one of {PADDING_MODES}, got {padding_mode!r}.')
+        self.padding_mode = padding_mode
+        if scope_size is None:
+            scope_size = tuple(size + 1 for size in self.kernel_size)
+        self.scope_size = _checked_pair('scope_size', scope_size, least=1)
+        self._check_channels()
+        self._check_scope()
+        group_channels = in_channels // groups
+        self.weight = nn.Parameter(
+            torch.empty(
+                (out_channels, group_channels, *self.scope_size), device=device, dtype=dtype
+            )
+        )
+        self.register_parameter(
+            'bias',
+            nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None,
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialise weight and bias as nn.Conv2d would, the weight lifted."""
+        kernel = self.weight.new_empty(*self.weight.shape[:2], *self.kernel_size)
+        nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+        with torch.no_grad():
+            self.weight.copy_(lift_kernel(kernel, self.scope_size))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(kernel[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def init_weights(self) -> None:
+        """mmengine's hook. Its presence keeps ConvModule from initialising the scope itself."""
+        self.reset_parameters()
+
+    def extra_repr(self) -> str:
+        parts = [
+            f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}',
+            f'scope_size={self.scope_size}, stride={self.stride}, padding={self.padding}',
+            f'dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}',
+            f'padding_mode={self.padding_mode!r}',
+        ]
+        return ', '.join(parts)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Apply padding that the operator does not do itself."""
+        if self.padding_mode == 'zeros':
+            return x
+        vertical, horizontal = self.padding
+        padding = (horizontal, horizontal, vertical, vertical)
+        return F.pad(x, padding, mode=self.padding_mode)
+
+    @property
+    def _operator_padding(self) -> tuple[int, int]:
+        """What is left for the operator to pad, with zeros."""
+        return self.padding if self.padding_mode == 'zeros' else (0, 0)
+
+    def _resolve_padding(self, padding: int | tuple[int, int] | str) -> tuple[int, int]:
+        if not isinstance(padding, str):
+            return _checked_pair('padding', padding, least=0)
+        if padding == 'valid':
+            return (0, 0)
+        if padding != 'same':
+            raise ValueError(f"padding must be 'same', 'valid', an int or a pair, got {padding!r}.")
+        reach = [d * (k - 1) for k, d in zip(self.kernel_size, self.dilation, strict=True)]
+        if self.stride != (1, 1) or any(r % 2 for r in reach):
+            raise ValueError(
+                "padding='same' needs stride 1 and an even dilation * (kernel_size - 1), got "
+                f'stride {self.stride}, kernel_size {self.kernel_size}, dilation {self.dilation}; '
+                'give the padding in pixels.'
+            )
+        return tuple(r // 2 for r in reach)
+
+    def _check_channels(self) -> None:
+        for name in ('in_channels', 'out_channels', 'groups'):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} must be a positive int, got {value!r}.')
+        for name in ('in_channels', 'out_channels'):
+            if getattr(self, name) % self.groups:
+                raise ValueError(
+                    f'groups={self.groups} does not divide {name}={getattr(self, name)}.'
+                )
+
+    def _check_scope(self) -> None:
+        if any(s < k for s, k in zip(self.scope_size, self.kernel_size, strict=True)):
+            raise ValueError(
+                f'scope_size {self.scope_size} is smaller than kernel_size {self.kernel_size}; '
+                'a kernel is sampled inside its scope: enlarge scope_size.'
+            )
+
+    def _load_from_state_dict(
+        self,
+        state_dict,
+        prefix,
+        local_metadata,
+        strict,
+        missing_keys,
+        unexpected_keys,
+        error_msgs,
+    ):
+        if self._is_plain_kernel(state_dict.get(f'{prefix}weight')):
+            self._lift_in(state_dict, prefix, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _is_plain_kernel(self, weight: Tensor | None) -> bool:
+        plain_shape = (*self.weight.shape[:2], *self.kernel_size)
+        return self.scope_size != self.kernel_size and getattr(weight, 'shape', None) == plain_shape
+
+    def _lift_in(self, state_dict: dict, prefix: str, error_msgs: list[str]) -> None:
+        """Replace a plain convolution's entries by those of the layer that computes the same."""
+        offsets = f'{prefix}conv_offset.'
+        foreign = [key for key in state_dict if key.startswith(offsets)]
+        if foreign:
+            error_msgs.append(
+                f'{prefix}weight is a plain {self.kernel_size} kernel, yet {foreign[0]} is in the '
+                'checkpoint: these are offsets of another kind of layer (deformable convolution?), '
+                'which mean something else here. Remove them from the state dict to start with '
+                'zero offsets.'
+            )
+            return
+        state_dict[f'{prefix}weight'] = lift_kernel(state_dict[f'{prefix}weight'], self.scope_size)
+        for name, value in self.state_dict().items():
+            if name.startswith('conv_offset.'):
+                state_dict[prefix + name] = torch.zeros_like(value)
+        print_log(
+            f'{prefix}weight: lifted from kernel {self.kernel_size} to scope {self.scope_size}',
+            logger='current',
+        )
+
+
+def _checked_pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
+    pair = tuple(_pair(value))
+    if len(pair) != 2 or not all(isinstance(item, int) and item >= least for item in pair):
+        raise ValueError(
+            f'{name} must be an int or a (height, width) pair, at least {least}, got {value!r}.'
+        )
+    return pair
