@@ -1,0 +1,65 @@
+"""Training loss and validation AP over the epochs, from mmengine's own records."""
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+
+def read_scalars(work_dir):
+    """Reads what mmengine's LocalVisBackend recorded in a work directory.
+
+    A training that was interrupted and resumed left several records; where they overlap, the
+    later one counts.
+
+    Args:
+        work_dir (str | Path): The directory given to train.py.
+
+    Returns:
+        tuple[dict[int, float], dict[int, float]]: By epoch, the last logged training loss and the
+        validation box AP (0 to 1).
+
+    Raises:
+        FileNotFoundError: There are no records.
+    """
+    # The folders between are named by the time of the start, so their order is the runs'.
+    records = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not records:
+        raise FileNotFoundError(
+            f'{work_dir} has no */vis_data/scalars.json: expected the work_dir of a training.')
+    losses, precisions = {}, {}
+    for record in records:
+        for line in record.read_text().splitlines():
+            scalars = json.loads(line)
+            if 'loss' in scalars:
+                losses[scalars['epoch']] = scalars['loss']
+            elif 'coco/bbox_mAP' in scalars:
+                precisions[scalars['step']] = scalars['coco/bbox_mAP']
+    return losses, precisions
+
+
+def plot_training_curve(losses, precisions):
+    """Draws the training loss and the validation AP over the epochs.
+
+    Args:
+        losses (dict[int, float]): Training loss by epoch.
+        precisions (dict[int, float]): Validation box AP by epoch.
+
+    Returns:
+        matplotlib.figure.Figure: The curve.
+    """
+    figure = Figure(figsize=(7, 4), layout='constrained')
+    loss_axis = figure.subplots()
+    precision_axis = loss_axis.twinx()
+    _plot(loss_axis, losses, 'training loss', 'tab:blue')
+    _plot(precision_axis, precisions, 'validation box AP (IoU 0.50:0.95)', 'tab:red')
+    precision_axis.set_ylim(0, 1)
+    loss_axis.set_ylim(bottom=0)
+    loss_axis.set_xlabel('epoch')
+    return figure
+
+
+def _plot(axis, values, label, colour):
+    axis.plot(list(values), list(values.values()), marker='o', markersize=3, color=colour)
+    axis.set_ylabel(label, color=colour)
+    axis.tick_params(axis='y', labelcolor=colour)

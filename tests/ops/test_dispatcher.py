@@ -1,0 +1,92 @@
+"""The operators as citizens of PyTorch: schema, shape inference, compilation, export."""
+
+import pytest
+import torch
+from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, ids
+
+from mmdk.ops import deform_kernel2d, sample_kernel
+
+NAMES = ('input', 'weight', 'kernel_offset', 'image_offset', 'mask', 'bias')
+
+
+def positional(case, tensors):
+    geometry = [list(value) for value in case.geometry.values()]
+    return [*(tensors.get(name) for name in NAMES), *geometry]
+
+
+SOME = [DENSE, DEPTHWISE, EVERYTHING, *(c for c in CASES if c.name in ('global', 'dcn', 'batch_0'))]
+
+
+@pytest.mark.parametrize('case', SOME, ids=ids(SOME))
+def test_opcheck(case):
+    tensors = {name: t.requires_grad_() for name, t in case.tensors().items()}
+    torch.library.opcheck(torch.ops.mmdk.deform_kernel2d.default, positional(case, tensors))
+
+
+@pytest.mark.parametrize('wanted', [(True,) * 6, (False, True) * 3])
+@pytest.mark.parametrize('case', [DENSE, EVERYTHING], ids=ids([DENSE, EVERYTHING]))
+def test_opcheck_backward(case, wanted):
+    tensors = case.tensors()
+    grad = torch.randn(case.batch, case.out_channels, *case.out_size, dtype=torch.float64)
+    torch.library.opcheck(
+        torch.ops.mmdk.deform_kernel2d_backward.default,
+        [grad, *positional(case, tensors), list(wanted)],
+    )
+
+
+def test_opcheck_sample_kernel():
+    weight = torch.randn(3, 2, 4, 4, requires_grad=True)
+    offset = torch.randn(2, 18, requires_grad=True)
+    torch.library.opcheck(torch.ops.mmdk.sample_kernel.default, (weight, offset, [3, 3]))
+    grad = torch.randn(2, 3, 2, 3, 3)
+    for wanted in ([True, True], [False, True]):
+        torch.library.opcheck(
+            torch.ops.mmdk.sample_kernel_backward.default,
+            (grad, weight.detach(), offset.detach(), [3, 3], wanted),
+        )
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('case', CASES, ids=ids(CASES))
+def test_inferred_shapes_are_the_real_ones(case, memory_format):
+    tensors = case.tensors()
+    tensors['input'] = tensors['input'].contiguous(memory_format=memory_format)
+    real = deform_kernel2d(**tensors, **case.geometry)
+    meta = deform_kernel2d(**{k: v.to('meta') for k, v in tensors.items()}, **case.geometry)
+    assert (meta.shape, meta.stride(), meta.dtype) == (real.shape, real.stride(), real.dtype)
+
+
+def test_compiles_whole_with_dynamic_shapes():
+    # Graph capture and autograd are what the operator takes part in; code generation is not.
+    @torch.compile(fullgraph=True, dynamic=True, backend='aot_eager')
+    def compiled(x, weight, offset):
+        return deform_kernel2d(x * 2, weight, offset, kernel_size=3, padding=1).relu()
+
+    for size in ((7, 9), (8, 5)):
+        x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
+        weight = torch.randn(4, 6, 4, 4, dtype=torch.float64, requires_grad=True)
+        offset = torch.randn(2, 18, *size, dtype=torch.float64, requires_grad=True)
+        leaves = (x, weight, offset)
+        eager = deform_kernel2d(x * 2, weight, offset, kernel_size=3, padding=1).relu()
+        expected = torch.autograd.grad(eager.square().sum(), leaves)
+        output = compiled(*leaves)
+        gradients = torch.autograd.grad(output.square().sum(), leaves)
+        torch.testing.assert_close(output, eager)
+        for ours, theirs in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_second_derivative_is_refused():
+    tensors = {name: t.requires_grad_() for name, t in DENSE.tensors().items()}
+    output = deform_kernel2d(**tensors, **DENSE.geometry)
+    (gradient,) = torch.autograd.grad(output.sum(), tensors['input'], create_graph=True)
+    with pytest.raises(NotImplementedError, match='second derivatives .* create_graph'):
+        gradient.sum().backward()
+
+
+def test_second_derivative_of_sample_kernel_is_refused():
+    weight = torch.randn(1, 1, 4, 4, requires_grad=True)
+    kernels = sample_kernel(weight, torch.zeros(1, 18), 3)
+    (gradient,) = torch.autograd.grad(kernels.square().sum(), weight, create_graph=True)
+    with pytest.raises(NotImplementedError, match='second derivatives'):
+        gradient.sum().backward()
