@@ -171,20 +171,23 @@ class ScopeConv2d(nn.Module):
         unexpected_keys,
         error_msgs,
     ):
-        if self._is_plain_kernel(state_dict.get(f'{prefix}weight')):
+        if self._is_plain(state_dict, prefix):
             self._lift_in(state_dict, prefix, error_msgs)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
-    def _is_plain_kernel(self, weight: Tensor | None) -> bool:
-        plain_shape = (*self.weight.shape[:2], *self.kernel_size)
-        return self.scope_size != self.kernel_size and getattr(weight, 'shape', None) == plain_shape
+    def _is_plain(self, state_dict: dict, prefix: str) -> bool:
+        """Whether the entries under `prefix` are a plain convolution's."""
+        weight = state_dict.get(f'{prefix}weight')
+        if getattr(weight, 'shape', None) != (*self.weight.shape[:2], *self.kernel_size):
+            return False
+        # A scope of the kernel's size is told from a kernel by the offsets beside it.
+        return self.scope_size != self.kernel_size or not _offset_keys(state_dict, prefix)
 
     def _lift_in(self, state_dict: dict, prefix: str, error_msgs: list[str]) -> None:
         """Replace a plain convolution's entries by those of the layer that computes the same."""
-        offsets = f'{prefix}conv_offset.'
-        foreign = [key for key in state_dict if key.startswith(offsets)]
+        foreign = _offset_keys(state_dict, prefix)
         if foreign:
             error_msgs.append(
                 f'{prefix}weight is a plain {self.kernel_size} kernel, yet {foreign[0]} is in the '
@@ -201,6 +204,10 @@ class ScopeConv2d(nn.Module):
             f'{prefix}weight: lifted from kernel {self.kernel_size} to scope {self.scope_size}',
             logger='current',
         )
+
+
+def _offset_keys(state_dict: dict, prefix: str) -> list[str]:
+    return [key for key in state_dict if key.startswith(f'{prefix}conv_offset.')]
 
 
 def _checked_pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
