@@ -1,0 +1,60 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# CUDA sources are formatted like the rest.
+CXX_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-quick lint format clean clean-build python lint-tools
+
+help:
+	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
+	@echo 'make demo         env; then make data, train and test a DK detector, draw the results'
+	@echo 'make test         env; then the whole test suite'
+	@echo 'make test-quick   env; then the tests that neither compile nor train'
+	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
+	@echo 'make format       apply the formatting'
+	@echo 'make clean-build  remove build outputs and caches; .venv stays, env compiles mmdk again'
+	@echo 'make clean        remove build outputs, caches and .venv; data/ and work_dirs/ stay'
+	@echo
+	@echo 'PYTHON=python3.11       the Python that .venv is made with (3.10 to 3.12)'
+	@echo 'TORCH=torch==2.12.0     another PyTorch than the default'
+	@echo 'PIP_ARGS="--proxy ..."  more arguments for every pip install'
+	@echo 'MAX_JOBS=2, CXX=g++-12  compilers at a time; the compiler'
+	@echo 'PYTEST_ARGS="-k layer"  more arguments for pytest'
+
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 6))' || { \
+	  echo 'error: "$(PYTHON)" is no Python 3; name a Python 3.10 to 3.12: make env PYTHON=...' >&2; \
+	  exit 1; }
+
+env: python
+	@$(PYTHON) tools/setup_env.py
+
+demo: env
+	@$(BIN)/python tools/demo.py
+
+test: env
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-quick: env
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+lint-tools: python
+	@$(PYTHON) tools/setup_env.py lint
+
+lint: lint-tools
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: lint-tools
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean-build:
+	rm -rf build dist mmdk.egg-info mmdk/.mim mmdk/_C*.so .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+clean: clean-build
+	rm -rf .venv
