@@ -99,16 +99,23 @@ class DeformKernel2d : public torch::autograd::Function<DeformKernel2d> {
     }
     const auto grads = call_deform_kernel2d_backward(
         gradients[0], saved[0], saved[1], or_absent(saved[2]), or_absent(saved[3]),
-        or_absent(saved[4]), or_absent(saved[5]),
-        context->saved_data["kernel_size"].toIntVector(),
+        or_absent(saved[4]), or_absent(saved[5]), context->saved_data["kernel_size"].toIntVector(),
         context->saved_data["stride"].toIntVector(), context->saved_data["padding"].toIntVector(),
         context->saved_data["dilation"].toIntVector(), wanted);
     const at::Tensor none;
-    const auto if_wanted = [&](size_t i, const at::Tensor& grad) { return wanted[i] ? grad : none; };
-    return {if_wanted(0, std::get<0>(grads)), if_wanted(1, std::get<1>(grads)),
-            if_wanted(2, std::get<2>(grads)), if_wanted(3, std::get<3>(grads)),
-            if_wanted(4, std::get<4>(grads)), if_wanted(5, std::get<5>(grads)),
-            none, none, none, none};
+    const auto if_wanted = [&](size_t i, const at::Tensor& grad) {
+      return wanted[i] ? grad : none;
+    };
+    return {if_wanted(0, std::get<0>(grads)),
+            if_wanted(1, std::get<1>(grads)),
+            if_wanted(2, std::get<2>(grads)),
+            if_wanted(3, std::get<3>(grads)),
+            if_wanted(4, std::get<4>(grads)),
+            if_wanted(5, std::get<5>(grads)),
+            none,
+            none,
+            none,
+            none};
   }
 };
 
@@ -116,15 +123,15 @@ class DeformKernel2dBackward : public torch::autograd::Function<DeformKernel2dBa
  public:
   static variable_list forward(AutogradContext* /*context*/, const at::Tensor& grad_output,
                                const at::Tensor& input, const at::Tensor& weight,
-                               const OptionalTensor& kernel_offset, const OptionalTensor& image_offset,
-                               const OptionalTensor& mask, const OptionalTensor& bias,
-                               at::IntArrayRef kernel_size, at::IntArrayRef stride,
-                               at::IntArrayRef padding, at::IntArrayRef dilation,
-                               std::array<bool, 6> output_mask) {
+                               const OptionalTensor& kernel_offset,
+                               const OptionalTensor& image_offset, const OptionalTensor& mask,
+                               const OptionalTensor& bias, at::IntArrayRef kernel_size,
+                               at::IntArrayRef stride, at::IntArrayRef padding,
+                               at::IntArrayRef dilation, std::array<bool, 6> output_mask) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const auto grads = call_deform_kernel2d_backward(
-        grad_output, input, weight, kernel_offset, image_offset, mask, bias, kernel_size, stride,
-        padding, dilation, output_mask);
+    const auto grads =
+        call_deform_kernel2d_backward(grad_output, input, weight, kernel_offset, image_offset, mask,
+                                      bias, kernel_size, stride, padding, dilation, output_mask);
     return {std::get<0>(grads), std::get<1>(grads), std::get<2>(grads),
             std::get<3>(grads), std::get<4>(grads), std::get<5>(grads)};
   }
@@ -185,9 +192,9 @@ Six deform_kernel2d_backward(const at::Tensor& grad_output, const at::Tensor& in
                              const OptionalTensor& bias, at::IntArrayRef kernel_size,
                              at::IntArrayRef stride, at::IntArrayRef padding,
                              at::IntArrayRef dilation, std::array<bool, 6> output_mask) {
-  const auto grads = DeformKernel2dBackward::apply(
-      grad_output, input, weight, kernel_offset, image_offset, mask, bias, kernel_size, stride,
-      padding, dilation, output_mask);
+  const auto grads =
+      DeformKernel2dBackward::apply(grad_output, input, weight, kernel_offset, image_offset, mask,
+                                    bias, kernel_size, stride, padding, dilation, output_mask);
   return {grads[0], grads[1], grads[2], grads[3], grads[4], grads[5]};
 }
 

@@ -1,7 +1,7 @@
 """mmdk: Deformable Kernels (Gao et al., ICLR 2020) for MMCV and MMDetection.
 
-Importing it registers the conv layer type `'DK'` with MMEngine's `MODELS`, for use in `conv_cfg=` and
-`dcn=`, and the compiled operators `torch.ops.mmdk`.
+Importing it registers the conv layer type `'DK'` with MMEngine's `MODELS`, for use in `conv_cfg=`
+and `dcn=`, and the compiled operators `torch.ops.mmdk`.
 """
 
 from mmdk import _requirements

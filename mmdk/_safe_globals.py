@@ -31,12 +31,12 @@ def allow_mmengine_checkpoints() -> None:
     )
 
 
-def _statistics_method(owner: object, name: str):
-    """Stands in for `getattr`, by which a pickle names a method: for HistoryBuffer's statistics only.
+def _statistics_method(*arguments):
+    """Stands in for `getattr`, by which a pickle names a method: HistoryBuffer's statistics only.
 
     Raises:
         ValueError: Anything else is asked for.
     """
-    if owner is not HistoryBuffer or name not in STATISTICS:
-        raise ValueError(f'getattr({owner!r}, {name!r}) in a checkpoint is not allowed.')
-    return getattr(owner, name)
+    if arguments not in [(HistoryBuffer, name) for name in STATISTICS]:
+        raise ValueError(f'getattr{arguments!r} in a checkpoint is not allowed.')
+    return getattr(*arguments)

@@ -13,8 +13,8 @@
 namespace mmdk {
 
 // One axis of a look-up: the two cells around the coordinate, their weights and the derivative of
-// those weights. A cell outside [0, size) weighs nothing; its index is clamped so that reading it is
-// harmless. At an integer coordinate the derivative is the one towards +1.
+// those weights. A cell outside [0, size) weighs nothing; its index is clamped so that reading it
+// is harmless. At an integer coordinate the derivative is the one towards +1.
 template <typename T>
 struct AxisLookup {
   int64_t cell[2];

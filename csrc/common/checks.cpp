@@ -3,6 +3,8 @@
 #include <ATen/OpMathType.h>
 #include <c10/util/Exception.h>
 
+#include <limits>
+
 #include "common/sizes.h"
 
 namespace mmdk {
@@ -10,10 +12,16 @@ namespace {
 
 #define MMDK_CHECK(condition, ...) TORCH_CHECK_VALUE(condition, "deform_kernel2d: ", __VA_ARGS__)
 
+// Products of two such numbers, and their sums with sizes of tensors, stay in 64 bits.
+constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
+
 Pair check_pair(const char* name, at::IntArrayRef values, int64_t least) {
   MMDK_CHECK(values.size() == 2, name, " must be an int or (height, width), got ", values);
-  MMDK_CHECK(values[0] >= least && values[1] >= least, name, " must be at least ", least,
-             " in height and width, got (", values[0], ", ", values[1], ")");
+  for (const int64_t value : values) {
+    MMDK_CHECK(value >= least && value <= kLargest, name, " must be at least ", least,
+               " and at most ", kLargest, " in height and width, got (", values[0], ", ", values[1],
+               ")");
+  }
   return {values[0], values[1]};
 }
 
@@ -24,8 +32,8 @@ void check_rank(const char* name, const at::Tensor& tensor, int64_t rank, const 
 }
 
 void check_device(const char* name, const at::Tensor& tensor, const at::Tensor& input) {
-  MMDK_CHECK(tensor.device() == input.device(), name, " is on ", tensor.device(), " but input is on ",
-             input.device(), "; move both to one device");
+  MMDK_CHECK(tensor.device() == input.device(), name, " is on ", tensor.device(),
+             " but input is on ", input.device(), "; move both to one device");
 }
 
 void check_same_dtype(const char* name, const at::Tensor& tensor, const at::Tensor& input) {
@@ -33,7 +41,8 @@ void check_same_dtype(const char* name, const at::Tensor& tensor, const at::Tens
              " but input has ", input.dtype(), "; convert one of them with .to()");
 }
 
-// Offsets and masks are coordinates and factors: beside half inputs they may keep float32's accuracy.
+// Offsets and masks are coordinates and factors: beside half inputs they may keep float32's
+// accuracy.
 void check_offset_dtype(const char* name, const at::Tensor& tensor, const at::Tensor& input) {
   const auto own = tensor.scalar_type();
   const auto accumulation = at::toOpMathType(input.scalar_type());
@@ -44,10 +53,10 @@ void check_offset_dtype(const char* name, const at::Tensor& tensor, const at::Te
 
 void check_floating(const at::Tensor& input) {
   const auto dtype = input.scalar_type();
-  MMDK_CHECK(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf ||
-                 dtype == at::kBFloat16,
-             "input has dtype ", input.dtype(),
-             ", expected float32, float64, float16 or bfloat16; convert it with .to()");
+  MMDK_CHECK(
+      dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16,
+      "input has dtype ", input.dtype(),
+      ", expected float32, float64, float16 or bfloat16; convert it with .to()");
 }
 
 // Number of offset groups of a per-position argument of `per_group` channels an offset group.
@@ -70,8 +79,7 @@ Int check_offsets(const char* name, const at::Tensor& offsets, const at::Tensor&
              groups, " offset groups of ", per_group, ", but the ", geometry.in_channels,
              " input channels cannot be divided into ", groups, " equal groups");
   const Int out_height = size_of<Int>(offsets, 2), out_width = size_of<Int>(offsets, 3);
-  const bool per_position =
-      out_height == geometry.out_height && out_width == geometry.out_width;
+  const bool per_position = out_height == geometry.out_height && out_width == geometry.out_width;
   const bool per_image = one_per_image && out_height == 1 && out_width == 1;
   MMDK_CHECK(per_position || per_image, name, " has spatial size (", out_height, ", ", out_width,
              "), expected the output's (", geometry.out_height, ", ", geometry.out_width, ")",
@@ -98,9 +106,10 @@ void check_weight(const Arguments& a, Geometry<Int>& g) {
   MMDK_CHECK(g.out_channels % g.groups == 0, "weight has ", g.out_channels,
              " output channels, which the ", g.groups, " groups (", g.in_channels,
              " input channels / ", g.group_channels, " per group) do not divide");
-  MMDK_CHECK(g.scope_height >= g.kernel[0] && g.scope_width >= g.kernel[1], "the scope of weight, (",
-             g.scope_height, ", ", g.scope_width, "), is smaller than kernel_size (", g.kernel[0],
-             ", ", g.kernel[1], "); a kernel is sampled inside its scope: enlarge the scope");
+  MMDK_CHECK(g.scope_height >= g.kernel[0] && g.scope_width >= g.kernel[1],
+             "the scope of weight, (", g.scope_height, ", ", g.scope_width,
+             "), is smaller than kernel_size (", g.kernel[0], ", ", g.kernel[1],
+             "); a kernel is sampled inside its scope: enlarge the scope");
 }
 
 template <typename Int>
@@ -169,10 +178,9 @@ void check_grad_output(const at::Tensor& grad_output, const Arguments& a, const 
                  size_of<Int>(grad_output, 1) == g.out_channels &&
                  size_of<Int>(grad_output, 2) == g.out_height &&
                  size_of<Int>(grad_output, 3) == g.out_width,
-             "grad_output has shape ", grad_output.sym_sizes(), ", expected the output's (", g.batch,
-             ", ", g.out_channels, ", ", g.out_height, ", ", g.out_width, ")");
+             "grad_output has shape ", grad_output.sym_sizes(), ", expected the output's (",
+             g.batch, ", ", g.out_channels, ", ", g.out_height, ", ", g.out_width, ")");
 }
-
 
 void check_sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offset,
                          at::IntArrayRef kernel_size) {
@@ -180,11 +188,12 @@ void check_sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offs
   TORCH_CHECK_VALUE(kernel_size.size() == 2 && kernel_size[0] >= 1 && kernel_size[1] >= 1, op,
                     "kernel_size must be a positive int or (height, width), got ", kernel_size);
   TORCH_CHECK_VALUE(weight.dim() == 4, op,
-                    "weight must be (C_out, C_in/groups, S_h, S_w), got shape ", weight.sym_sizes());
+                    "weight must be (C_out, C_in/groups, S_h, S_w), got shape ",
+                    weight.sym_sizes());
   TORCH_CHECK_VALUE(at::isFloatingType(weight.scalar_type()), op, "weight has dtype ",
                     weight.dtype(), ", expected a floating-point dtype");
-  TORCH_CHECK_VALUE(weight.sym_size(2) >= kernel_size[0] && weight.sym_size(3) >= kernel_size[1], op,
-                    "the scope of weight, (", weight.sym_size(2), ", ", weight.sym_size(3),
+  TORCH_CHECK_VALUE(weight.sym_size(2) >= kernel_size[0] && weight.sym_size(3) >= kernel_size[1],
+                    op, "the scope of weight, (", weight.sym_size(2), ", ", weight.sym_size(3),
                     "), is smaller than kernel_size ", kernel_size, "; enlarge the scope");
   const int64_t channels = kernel_size[0] * kernel_size[1] * 2;
   TORCH_CHECK_VALUE(kernel_offset.dim() == 2 && kernel_offset.sym_size(1) == channels, op,

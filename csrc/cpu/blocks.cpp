@@ -18,8 +18,8 @@ std::vector<Segment> make_segments(int64_t begin, int64_t end, const Geometry<in
   for (int64_t channel = begin; channel < end;) {
     const int64_t kernel_group = channel / per_kernel_offset;
     const int64_t image_group = channel / per_image_offset;
-    const int64_t next = std::min({end, (kernel_group + 1) * per_kernel_offset,
-                                   (image_group + 1) * per_image_offset});
+    const int64_t next = std::min(
+        {end, (kernel_group + 1) * per_kernel_offset, (image_group + 1) * per_image_offset});
     segments.push_back({channel - begin, next - begin, kernel_group, image_group});
     channel = next;
   }

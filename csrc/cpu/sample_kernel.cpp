@@ -60,10 +60,9 @@ at::Tensor forward(const at::Tensor& weight, const at::Tensor& kernel_offset,
     scalar_t* to = kernels.data_ptr<scalar_t>();
     at::parallel_for(0, s.batch * s.taps, 1, [&](int64_t begin, int64_t end) {
       for_each_tap(offsets, begin, end, s, [&](int64_t i, const Lookup<scalar_t>& lookup) {
-        for_each_cell(lookup, s.scope_width,
-                      [&](int64_t cell, scalar_t value, scalar_t, scalar_t) {
-                        add_scaled(to + i * s.rows, from + cell * s.rows, value, s.rows);
-                      });
+        for_each_cell(lookup, s.scope_width, [&](int64_t cell, scalar_t value, scalar_t, scalar_t) {
+          add_scaled(to + i * s.rows, from + cell * s.rows, value, s.rows);
+        });
       });
     });
   });
@@ -111,10 +110,8 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_kernels,
   const auto dtype = at::toOpMathType(weight.scalar_type());
   const at::Tensor scope = cells_first(weight, dtype);
   const at::Tensor offset = kernel_offset.to(dtype).contiguous();
-  const at::Tensor grad = grad_kernels.to(dtype)
-                              .reshape({s.batch, s.rows, s.taps})
-                              .transpose(1, 2)
-                              .contiguous();
+  const at::Tensor grad =
+      grad_kernels.to(dtype).reshape({s.batch, s.rows, s.taps}).transpose(1, 2).contiguous();
   at::Tensor grad_scope, grad_offset;
   if (output_mask[0]) grad_scope = at::zeros_like(scope);
   if (output_mask[1]) grad_offset = at::zeros_like(offset);

@@ -21,11 +21,10 @@ T* SampledTile<T>::buffer(const Block& block) {
 template <typename T>
 const T* SampledTile<T>::tap_values(const Tap<T>& tap, int64_t channel, int64_t channels) {
   const int64_t plane = geometry_.height * geometry_.width;
-  const T* image =
-      operands_.input + pixels_.image * plane * geometry_.in_channels + channel;
+  const T* image = operands_.input + pixels_.image * plane * geometry_.in_channels + channel;
   if (operands_.image_offset == nullptr) {
-    return image + (tap.image.y.cell[0] * geometry_.width + tap.image.x.cell[0]) *
-                       geometry_.in_channels;
+    return image +
+           (tap.image.y.cell[0] * geometry_.width + tap.image.x.cell[0]) * geometry_.in_channels;
   }
   values_.assign(channels, T(0));
   for_each_cell(tap.image, geometry_.width, [&](int64_t cell, T value, T, T) {

@@ -39,13 +39,12 @@ void SamplingPlan<T>::compute_scope(int64_t group, int64_t tap) {
   }
   const int64_t plane = operands_.kernel_offset_per_image ? 1 : g.pixels();
   const int64_t step = operands_.kernel_offset_per_image ? 0 : 1;
-  const T* y = operands_.kernel_offset + offset_index(pixels_.image, g.kernel_offset_groups, group,
-                                                      g.taps(), tap, 0, plane);
+  const T* y = operands_.kernel_offset +
+               offset_index(pixels_.image, g.kernel_offset_groups, group, g.taps(), tap, 0, plane);
   const T* x = y + plane;
   for (int64_t p = 0; p < pixels_.size(); ++p) {
     const int64_t position = (pixels_.begin + p) * step;
-    lookups[p] =
-        look_up(rest_y + y[position], rest_x + x[position], g.scope_height, g.scope_width);
+    lookups[p] = look_up(rest_y + y[position], rest_x + x[position], g.scope_height, g.scope_width);
   }
 }
 
@@ -62,8 +61,8 @@ void SamplingPlan<T>::compute_image(int64_t group, int64_t tap) {
   }
   const T* mask = nullptr;
   if (operands_.mask != nullptr) {
-    mask = operands_.mask +
-           ((pixels_.image * g.image_offset_groups + group) * g.taps() + tap) * plane;
+    mask =
+        operands_.mask + ((pixels_.image * g.image_offset_groups + group) * g.taps() + tap) * plane;
   }
   for (int64_t p = 0; p < pixels_.size(); ++p) {
     const int64_t position = pixels_.begin + p;

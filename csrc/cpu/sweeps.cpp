@@ -68,8 +68,8 @@ void backward_all_blocks(const Call<T>& call, const T* grad_output, const PixelR
 }
 
 // Without image offsets a band of output rows reaches a known band of input rows. Bands are high
-// enough that of any two neighbours but one no input row is shared: all even bands run at once, then
-// all odd ones.
+// enough that of any two neighbours but one no input row is shared: all even bands run at once,
+// then all odd ones.
 template <typename T>
 void backward_data_in_bands(const Call<T>& call, const T* grad_output,
                             const GradTargets<T>& targets) {

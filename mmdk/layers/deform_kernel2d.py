@@ -20,9 +20,9 @@ class DeformKernel2d(ScopeConv2d):
         \qquad \Delta K = \mathrm{clip}(\mathrm{conv\_offset}(x))
 
     x (N, C_in, H, W) gives y (N, C_out, H_out, W_out); W (C_out, C_in/groups, S_h, S_w) is the
-    scope. `conv_offset`, a convolution of the same geometry with G*K_h*K_w*2 output channels, starts
-    at zero, where the layer is a convolution with a fixed kernel. The paper trains it with a lower
-    learning rate: in an MMEngine config
+    scope. `conv_offset`, a convolution of the same geometry with G*K_h*K_w*2 output channels,
+    starts at zero, where the layer is a convolution with a fixed kernel. The paper trains it with a
+    lower learning rate: in an MMEngine config
     `paramwise_cfg=dict(custom_keys={'conv_offset': dict(lr_mult=0.1)})`.
 
     In MMDetection configs this is type `'DK'`; see :func:`mmdk.layers.registry.build_dk` for the
@@ -122,8 +122,8 @@ class DeformKernel2d(ScopeConv2d):
     def kernel_offset(self, x: Tensor) -> Tensor:
         """The clipped offsets for an input: (N, G*K_h*K_w*2, H_out, W_out), scope cells, y first.
 
-        Channel `tap * 2 + {0: y, 1: x}` inside an offset group. Tap k = (i, j) looks up the scope at
-        k + (S - K) / 2 + offset.
+        Channel `tap * 2 + {0: y, 1: x}` inside an offset group. Tap k = (i, j) looks up the scope
+        at k + (S - K) / 2 + offset.
         """
         return self._kernel_offset(self._pad(x))
 

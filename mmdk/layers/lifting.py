@@ -82,7 +82,7 @@ def _roughness(scope_size: tuple[int, int]) -> Tensor:
     return torch.cat([vertical, horizontal])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _lifting_matrix(kernel_size: tuple[int, int], scope_size: tuple[int, int]) -> Tensor:
     """Solves the equality-constrained least squares by its optimality (KKT) conditions."""
     sampling, roughness = rest_matrix(kernel_size, scope_size), _roughness(scope_size)

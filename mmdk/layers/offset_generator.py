@@ -8,7 +8,7 @@ __all__ = ['OffsetGenerator']
 
 
 class OffsetGenerator(nn.Module):
-    """A convolution with bias, (N, C_in, H, W) -> (N, out_channels, H_out, W_out), starting at zero.
+    """A convolution with bias that starts at zero: (N, C_in, H, W) -> (N, C_out, H_out, W_out).
 
     It must still be zero when a stock model has initialised itself, for a swapped-in layer to begin
     as the convolution it replaces. Models initialise what is called `Conv2d`, what has `Conv2d`

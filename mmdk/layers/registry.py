@@ -90,7 +90,9 @@ def build_dk(
         >>> build_conv_layer(dict(type='DK'), 8, 8, 1)
         Conv2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
     """
-    return _build('DK', DeformKernel2d, where, depthwise, (in_channels, out_channels, *args), kwargs)
+    return _build(
+        'DK', DeformKernel2d, where, depthwise, (in_channels, out_channels, *args), kwargs
+    )
 
 
 def _build(
@@ -102,9 +104,7 @@ def _build(
     kwargs: dict,
 ) -> nn.Module:
     bound = _bind(name, layer, args, kwargs)
-    if not is_selected(
-        where, bound['kernel_size'], bound['in_channels'], bound.get('groups', 1)
-    ):
+    if not is_selected(where, bound['kernel_size'], bound['in_channels'], bound.get('groups', 1)):
         plain = inspect.signature(nn.Conv2d).parameters
         return nn.Conv2d(**{key: value for key, value in bound.items() if key in plain})
     if depthwise:
@@ -119,7 +119,7 @@ def _build(
 
 
 def _bind(name: str, layer: type[ScopeConv2d], args: tuple, kwargs: dict) -> dict:
-    """Arguments by name, so that an unknown option is an error also where a plain layer is built."""
+    """Arguments by name; an unknown option is an error also where a plain layer is built."""
     signature = inspect.signature(layer)
     known = [*signature.parameters, 'where', 'depthwise']
     for option in kwargs:
@@ -127,7 +127,6 @@ def _bind(name: str, layer: type[ScopeConv2d], args: tuple, kwargs: dict) -> dic
             close = difflib.get_close_matches(option, known, n=1)
             hint = f' Did you mean {close[0]!r}?' if close else ''
             raise TypeError(
-                f"type='{name}' has no option {option!r}.{hint} Its options are "
-                f'{", ".join(known)}.'
+                f"type='{name}' has no option {option!r}.{hint} Its options are {', '.join(known)}."
             )
     return signature.bind(*args, **kwargs).arguments

@@ -1,5 +1,6 @@
 """Loads the compiled operators, torch.ops.mmdk.*, once."""
 
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ def load_library() -> None:
         ImportError: The package was not built, or was built for another PyTorch.
     """
     package = Path(__file__).resolve().parents[1]
-    libraries = sorted(package.glob('_C*.so'))
+    libraries = [package / f'_C{suffix}' for suffix in EXTENSION_SUFFIXES]
+    libraries = [path for path in libraries if path.exists()]
     cure = 'build it with `pip install --no-build-isolation -e .` in a checkout of mmdk'
     if not libraries:
         raise ImportError(f'mmdk: its compiled operators are not in {package}; {cure}.')

@@ -65,7 +65,13 @@ def test_forward_is_the_definition():
 
 @pytest.mark.parametrize(
     'kernel_size, scope_size, expected',
-    [(3, None, (4, 4)), (1, None, (2, 2)), ((1, 5), None, (2, 6)), (3, 5, (5, 5)), (3, (3, 6), (3, 6))],
+    [
+        (3, None, (4, 4)),
+        (1, None, (2, 2)),
+        ((1, 5), None, (2, 6)),
+        (3, 5, (5, 5)),
+        (3, (3, 6), (3, 6)),
+    ],
 )
 def test_scope_size(kernel_size, scope_size, expected):
     layer = DeformKernel2d(2, 3, kernel_size, scope_size=scope_size)
@@ -83,8 +89,10 @@ def test_clip_to_a_number(clip):
 
 def test_clip_to_the_scope():
     """Every coordinate stays between the first and the last cell, height and width apart."""
-    layer = learnt(DeformKernel2d(4, 4, (3, 2), scope_size=(4, 5), offset_groups=2,
-                                  offset_clip='scope'), scale=5)
+    layer = learnt(
+        DeformKernel2d(4, 4, (3, 2), scope_size=(4, 5), offset_groups=2, offset_clip='scope'),
+        scale=5,
+    )
     offset = layer.kernel_offset(torch.randn(2, 4, 8, 8)).detach().view(2, 2, 6, 2, 6, 7)
     taps = torch.cartesian_prod(torch.arange(3), torch.arange(2)) + torch.tensor([0.5, 1.5])
     coordinate = offset + taps[None, None, :, :, None, None]
@@ -180,11 +188,35 @@ def test_deformable_convolutions_state_is_refused():
 
 
 def test_extra_repr_tells_the_whole_configuration():
-    text = repr(DeformKernel2d(4, 8, (3, 1), 2, 1, 3, 2, False, 'reflect', scope_size=(5, 2),
-                               offset_groups=4, offset_clip='scope'))
-    for part in ('4, 8', 'kernel_size=(3, 1)', 'scope_size=(5, 2)', 'stride=(2, 2)',
-                 'padding=(1, 1)', 'dilation=(3, 3)', 'groups=2', 'bias=False',
-                 "padding_mode='reflect'", 'offset_groups=4', "offset_clip='scope'"):
+    text = repr(
+        DeformKernel2d(
+            4,
+            8,
+            (3, 1),
+            2,
+            1,
+            3,
+            2,
+            False,
+            'reflect',
+            scope_size=(5, 2),
+            offset_groups=4,
+            offset_clip='scope',
+        )
+    )
+    for part in (
+        '4, 8',
+        'kernel_size=(3, 1)',
+        'scope_size=(5, 2)',
+        'stride=(2, 2)',
+        'padding=(1, 1)',
+        'dilation=(3, 3)',
+        'groups=2',
+        'bias=False',
+        "padding_mode='reflect'",
+        'offset_groups=4',
+        "offset_clip='scope'",
+    ):
         assert part in text
 
 

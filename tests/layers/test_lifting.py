@@ -5,8 +5,17 @@ from mmdk import lift_kernel
 from mmdk.layers.lifting import rest_matrix
 from mmdk.ops import sample_kernel
 
-SHAPES = [((3, 3), (4, 4)), ((3, 3), (5, 5)), ((3, 3), (6, 6)), ((1, 1), (2, 2)), ((5, 5), (6, 6)),
-          ((1, 3), (2, 6)), ((7, 7), (8, 8)), ((2, 3), (2, 4)), ((3, 3), (3, 3))]
+SHAPES = [
+    ((3, 3), (4, 4)),
+    ((3, 3), (5, 5)),
+    ((3, 3), (6, 6)),
+    ((1, 1), (2, 2)),
+    ((5, 5), (6, 6)),
+    ((1, 3), (2, 6)),
+    ((7, 7), (8, 8)),
+    ((2, 3), (2, 4)),
+    ((3, 3), (3, 3)),
+]
 
 
 def roughness(scope):
@@ -35,7 +44,9 @@ def test_no_other_scope_with_that_sample_is_smoother(kernel_size, scope_size):
 
 
 def test_constant_kernels_become_constant_scopes():
-    torch.testing.assert_close(lift_kernel(torch.full((2, 3, 3), 1.5), 4), torch.full((2, 4, 4), 1.5))
+    torch.testing.assert_close(
+        lift_kernel(torch.full((2, 3, 3), 1.5), 4), torch.full((2, 4, 4), 1.5)
+    )
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])

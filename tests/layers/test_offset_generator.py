@@ -9,7 +9,9 @@ from mmdk.layers import DeformKernel2d
 from mmdk.layers.offset_generator import OffsetGenerator
 
 
-@pytest.mark.parametrize('kind', ['Kaiming', 'Xavier', 'Normal', 'Uniform', 'TruncNormal', 'Caffe2Xavier'])
+@pytest.mark.parametrize(
+    'kind', ['Kaiming', 'Xavier', 'Normal', 'Uniform', 'TruncNormal', 'Caffe2Xavier']
+)
 def test_mmengine_initialisers_pass_it_by(kind):
     model = nn.ModuleDict({'dk': DeformKernel2d(4, 4, 3), 'plain': nn.Conv2d(4, 4, 3)})
     before = model['plain'].weight.clone()

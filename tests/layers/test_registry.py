@@ -55,12 +55,21 @@ def test_config_is_left_as_it_was():
 
 
 def test_conv_module():
-    module = ConvModule(4, 6, 3, stride=2, padding=1, conv_cfg=dict(type='DK'),
-                        norm_cfg=dict(type='BN'))
+    module = ConvModule(
+        4, 6, 3, stride=2, padding=1, conv_cfg=dict(type='DK'), norm_cfg=dict(type='BN')
+    )
     assert type(module.conv) is DeformKernel2d
     assert module.padding == 1
-    for name in ('in_channels', 'out_channels', 'kernel_size', 'stride', 'dilation', 'groups',
-                 'transposed', 'output_padding'):
+    for name in (
+        'in_channels',
+        'out_channels',
+        'kernel_size',
+        'stride',
+        'dilation',
+        'groups',
+        'transposed',
+        'output_padding',
+    ):
         assert getattr(module, name) == getattr(module.conv, name)
     assert module(torch.randn(2, 4, 8, 8)).shape == (2, 6, 4, 4)
 
@@ -80,8 +89,9 @@ def test_conv_module_leaves_the_initial_scope_alone():
 
 
 def test_depthwise_separable_conv_module():
-    module = DepthwiseSeparableConvModule(4, 6, 3, padding=1,
-                                          conv_cfg=dict(type='DK', where='depthwise'))
+    module = DepthwiseSeparableConvModule(
+        4, 6, 3, padding=1, conv_cfg=dict(type='DK', where='depthwise')
+    )
     assert type(module.depthwise_conv.conv) is DeformKernel2d
     assert type(module.pointwise_conv.conv) is nn.Conv2d
 
@@ -89,7 +99,11 @@ def test_depthwise_separable_conv_module():
 @pytest.mark.parametrize(
     'cfg, error, message',
     [
-        (dict(type='DK', scop_size=4), TypeError, "no option 'scop_size'. Did you mean 'scope_size'"),
+        (
+            dict(type='DK', scop_size=4),
+            TypeError,
+            "no option 'scop_size'. Did you mean 'scope_size'",
+        ),
         (dict(type='DK', zzz=4), TypeError, "no option 'zzz'. Its options are .*offset_clip"),
         (dict(type='DK', where='conv3x3'), ValueError, "where must be one of .*got 'conv3x3'"),
         (dict(type='DK', depthwise=True), ValueError, 'depthwise=True needs .* got 4 and 6'),

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.ops.cases import EVERYTHING
 
 from mmdk.ops import deform_kernel2d
+from tests.ops.cases import EVERYTHING
 
 # EVERYTHING: input (2, 6, 7, 11), weight (4, 3, 4, 4), kernel_offset (2, 54, 7, 11),
 # image_offset (2, 36, 7, 11), mask (2, 18, 7, 11), bias (4,).
@@ -21,20 +21,35 @@ BAD = {
     'out_channels': ({'weight': (5, 3, 4, 4)}, 'weight has 5 output channels, which the 2 groups'),
     'small_scope': ({'weight': (4, 3, 4, 2)}, r'scope of weight, \(4, 2\), is smaller than kernel'),
     'bias_size': ({'bias': (3,)}, 'bias has 3 elements but weight has 4 output channels'),
-    'offset_batch': ({'kernel_offset': (1, 54, 7, 11)}, 'kernel_offset has batch size 1 but input has 2'),
-    'offset_channels': ({'kernel_offset': (2, 20, 7, 11)}, r'20 channels, .*multiple of 18 = K_h\*K_w\*2'),
+    'offset_batch': (
+        {'kernel_offset': (1, 54, 7, 11)},
+        'kernel_offset has batch size 1 but input has 2',
+    ),
+    'offset_channels': (
+        {'kernel_offset': (2, 20, 7, 11)},
+        r'20 channels, .*multiple of 18 = K_h\*K_w\*2',
+    ),
     'image_channels': ({'image_offset': (2, 19, 7, 11)}, 'image_offset has 19 channels'),
-    'mask_channels': ({'mask': (2, 10, 7, 11)}, r'mask has 10 channels, .*multiple of 9 = K_h\*K_w'),
+    'mask_channels': (
+        {'mask': (2, 10, 7, 11)},
+        r'mask has 10 channels, .*multiple of 9 = K_h\*K_w',
+    ),
     'no_offset_channels': ({'kernel_offset': (2, 0, 7, 11)}, 'positive multiple'),
     'offset_groups': ({'kernel_offset': (2, 72, 7, 11)}, '4 offset groups .* 6 input channels'),
-    'offset_size': ({'kernel_offset': (2, 54, 7, 10)}, r'spatial size \(7, 10\), .*\(7, 11\).*\(1, 1\)'),
+    'offset_size': (
+        {'kernel_offset': (2, 54, 7, 10)},
+        r'spatial size \(7, 10\), .*\(7, 11\).*\(1, 1\)',
+    ),
     'image_size': ({'image_offset': (2, 36, 1, 1)}, r"image_offset has .* the output's \(7, 11\);"),
     'mask_size': ({'mask': (2, 18, 11, 7)}, r'mask has spatial size \(11, 7\)'),
     'mask_groups': ({'mask': (2, 9, 7, 11)}, 'mask has 1 offset groups but image_offset has 2'),
     'integer_input': ({'input': torch.int64}, 'input has dtype .*expected float32'),
     'weight_dtype': ({'weight': torch.float32}, 'weight has dtype float but input has double'),
     'bias_dtype': ({'bias': torch.float32}, 'bias has dtype float'),
-    'offset_dtype': ({'kernel_offset': torch.float32}, r'kernel_offset has dtype float, .*\.to\(\)'),
+    'offset_dtype': (
+        {'kernel_offset': torch.float32},
+        r'kernel_offset has dtype float, .*\.to\(\)',
+    ),
     'mask_dtype': ({'mask': torch.bool}, 'mask has dtype bool'),
     'weight_device': ({'weight': 'meta'}, 'weight is on meta but input is on cpu'),
     'offset_device': ({'kernel_offset': 'meta'}, 'kernel_offset is on meta but input is on cpu'),
@@ -43,6 +58,8 @@ BAD = {
     'negative_padding': ({'padding': (1, -1)}, r'padding must be at least 0 .*got \(1, -1\)'),
     'zero_dilation': ({'dilation': (0, 1)}, 'dilation must be at least 1'),
     'zero_kernel': ({'kernel_size': 0}, 'kernel_size must be at least 1'),
+    'huge_padding': ({'padding': 2**62}, r'padding must be at least 0 and at most \d+'),
+    'huge_dilation': ({'dilation': 2**62}, r'dilation must be at least 1 and at most \d+'),
     'three_strides': ({'stride': (1, 1, 1)}, 'stride must be an int or'),
     'no_output': ({'padding': 0, 'dilation': 4}, 'input of height 7 and width 11 gives no output'),
     'empty_image': ({'input': (2, 6, 0, 11)}, 'input of height 0 and width 11 gives no output'),
@@ -71,7 +88,9 @@ def test_message(change, message):
 def test_same_message_when_only_shapes_are_computed(name):
     change, message = BAD[name]
     arguments = changed(EVERYTHING.tensors(), dict(EVERYTHING.geometry), change)
-    arguments = {k: v.to('meta') if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
+    arguments = {
+        k: v.to('meta') if isinstance(v, torch.Tensor) else v for k, v in arguments.items()
+    }
     with pytest.raises(ValueError, match=message):
         deform_kernel2d(**arguments)
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, ids
 
 from mmdk.ops import deform_kernel2d, reference
+from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, ids
 
 MAIN = [DENSE, DEPTHWISE, EVERYTHING]
 
@@ -57,9 +57,13 @@ def test_offsets_near_and_far(case, spread):
 
 LAYOUTS = {
     'contiguous': lambda x: x,
-    'channels_last': lambda x: x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x,
+    'channels_last': lambda x: (
+        x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    ),
     'sliced': lambda x: torch.stack([x, x + 1], -1)[..., 0],
-    'transposed': lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2) if x.dim() == 4 else x,
+    'transposed': lambda x: (
+        x.transpose(-1, -2).contiguous().transpose(-1, -2) if x.dim() == 4 else x
+    ),
 }
 
 
@@ -106,7 +110,9 @@ def test_half_accumulates_in_float32():
     assert deform_kernel2d(x, weight, kernel_size=1).item() == 64.0
 
 
-@pytest.mark.parametrize('frozen', ['input', 'weight', 'kernel_offset', 'image_offset', 'mask', 'bias'])
+@pytest.mark.parametrize(
+    'frozen', ['input', 'weight', 'kernel_offset', 'image_offset', 'mask', 'bias']
+)
 def test_only_wanted_gradients(frozen):
     """Any one gradient may be missing without changing the others."""
     tensors = EVERYTHING.tensors()

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, ids
 
 from mmdk.ops import deform_kernel2d, sample_kernel
+from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, ids
 
 NAMES = ('input', 'weight', 'kernel_offset', 'image_offset', 'mask', 'bias')
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.ops.cases import DENSE, DEPTHWISE, EVERYTHING, Case, ids
 
 from mmdk.ops import deform_kernel2d, reference, sample_kernel
+from tests.ops.cases import DENSE, DEPTHWISE, EVERYTHING, Case, ids
 
 MAIN = [DENSE, DEPTHWISE, EVERYTHING]
 
@@ -12,11 +12,32 @@ SMALL = [
     Case('dense', batch=1, in_channels=3, out_channels=2, size=(3, 4), bias=True),
     Case('depthwise', batch=1, in_channels=2, out_channels=2, groups=2, size=(3, 4)),
     Case('global', batch=2, in_channels=2, out_channels=2, size=(3, 3), per_image=True),
-    Case('everything', batch=2, in_channels=4, out_channels=2, groups=2, size=(3, 3),
-         kernel=(2, 3), scope=(3, 4), kernel_offset_groups=2, image_offset_groups=2,
-         mask_groups=2, bias=True),
-    Case('depthwise_dcn', batch=1, in_channels=2, out_channels=2, groups=2, size=(3, 3),
-         scope=(3, 3), kernel_offset_groups=0, image_offset_groups=1, mask_groups=1),
+    Case(
+        'everything',
+        batch=2,
+        in_channels=4,
+        out_channels=2,
+        groups=2,
+        size=(3, 3),
+        kernel=(2, 3),
+        scope=(3, 4),
+        kernel_offset_groups=2,
+        image_offset_groups=2,
+        mask_groups=2,
+        bias=True,
+    ),
+    Case(
+        'depthwise_dcn',
+        batch=1,
+        in_channels=2,
+        out_channels=2,
+        groups=2,
+        size=(3, 3),
+        scope=(3, 3),
+        kernel_offset_groups=0,
+        image_offset_groups=1,
+        mask_groups=1,
+    ),
 ]
 
 
@@ -54,7 +75,9 @@ def test_every_input(case):
 
 def test_sample_kernel():
     weight = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    rest = (torch.cartesian_prod(torch.arange(3), torch.arange(2)) + torch.tensor([0.5, 1.5])).flatten()
+    rest = (
+        torch.cartesian_prod(torch.arange(3), torch.arange(2)) + torch.tensor([0.5, 1.5])
+    ).flatten()
     offset = away_from_integers(torch.randn(2, 12, dtype=torch.float64), rest.double())
     assert torch.autograd.gradcheck(
         lambda w, o: sample_kernel(w, o, (3, 2)), (weight, offset.requires_grad_())

@@ -38,7 +38,12 @@ def test_deform_conv2d(geometry):
         x, offset, weight, g['stride'], g['padding'], g['dilation'], g['groups'], g['offset_groups']
     )
     output = deform_kernel2d(
-        x, weight, image_offset=offset, kernel_size=3, stride=g['stride'], padding=g['padding'],
+        x,
+        weight,
+        image_offset=offset,
+        kernel_size=3,
+        stride=g['stride'],
+        padding=g['padding'],
         dilation=g['dilation'],
     )
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-10)
@@ -53,12 +58,27 @@ def test_modulated_deform_conv2d(geometry):
     bias = torch.randn(8, dtype=torch.float64, requires_grad=True)
     g = geometry
     expected = modulated_deform_conv2d(
-        x, offset, mask, weight, bias, g['stride'], g['padding'], g['dilation'], g['groups'],
+        x,
+        offset,
+        mask,
+        weight,
+        bias,
+        g['stride'],
+        g['padding'],
+        g['dilation'],
+        g['groups'],
         g['offset_groups'],
     )
     output = deform_kernel2d(
-        x, weight, image_offset=offset, mask=mask, bias=bias, kernel_size=3, stride=g['stride'],
-        padding=g['padding'], dilation=g['dilation'],
+        x,
+        weight,
+        image_offset=offset,
+        mask=mask,
+        bias=bias,
+        kernel_size=3,
+        stride=g['stride'],
+        padding=g['padding'],
+        dilation=g['dilation'],
     )
     torch.testing.assert_close(output, expected, rtol=1e-10, atol=1e-10)
     leaves = (x, offset, mask, weight, bias)

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.ops.cases import CASES, Case, ids
 
 from mmdk.ops import reference
+from tests.ops.cases import CASES, Case, ids
 
 
 def look_up(plane, y, x):
@@ -17,8 +17,9 @@ def look_up(plane, y, x):
     if not (-1 < y < height and -1 < x < width):
         return 0.0
     total = 0.0
-    for row, column in itertools.product((math.floor(y), math.floor(y) + 1),
-                                         (math.floor(x), math.floor(x) + 1)):
+    for row, column in itertools.product(
+        (math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)
+    ):
         if 0 <= row < height and 0 <= column < width:
             total += plane[row, column].item() * (1 - abs(y - row)) * (1 - abs(x - column))
     return total
@@ -43,23 +44,30 @@ def by_loops(case, tensors):
     for n, o, y, x in itertools.product(*(range(size) for size in output.shape)):
         total = tensors['bias'][o].item() if case.bias else 0.0
         first = o // group_out * group_in
-        for c, i, j in itertools.product(range(first, first + group_in), range(case.kernel[0]),
-                                         range(case.kernel[1])):
+        for c, i, j in itertools.product(
+            range(first, first + group_in), range(case.kernel[0]), range(case.kernel[1])
+        ):
             tap = i * case.kernel[1] + j
-            at_y, at_x = (position * case.stride[a] - case.padding[a] + k * case.dilation[a]
-                          for a, (position, k) in enumerate(((y, i), (x, j))))
+            at_y, at_x = (
+                position * case.stride[a] - case.padding[a] + k * case.dilation[a]
+                for a, (position, k) in enumerate(((y, i), (x, j)))
+            )
             image_y, image_x = offset('image_offset', case.image_offset_groups, n, c, tap, y, x)
             scope_y, scope_x = offset('kernel_offset', case.kernel_offset_groups, n, c, tap, y, x)
             mask = 1.0
             if 'mask' in tensors:
                 group = c // (case.in_channels // case.mask_groups)
-                mask = tensors['mask'][n, group * case.kernel[0] * case.kernel[1] + tap, y, x].item()
+                mask = tensors['mask'][
+                    n, group * case.kernel[0] * case.kernel[1] + tap, y, x
+                ].item()
             total += (
                 mask
                 * look_up(tensors['input'][n, c], at_y + image_y, at_x + image_x)
-                * look_up(tensors['weight'][o, c - first],
-                          i + (case.scope[0] - case.kernel[0]) / 2 + scope_y,
-                          j + (case.scope[1] - case.kernel[1]) / 2 + scope_x)
+                * look_up(
+                    tensors['weight'][o, c - first],
+                    i + (case.scope[0] - case.kernel[0]) / 2 + scope_y,
+                    j + (case.scope[1] - case.kernel[1]) / 2 + scope_x,
+                )
             )
         output[n, o, y, x] = total
     return output
@@ -67,9 +75,23 @@ def by_loops(case, tensors):
 
 SMALL = [
     Case('dense', batch=1, in_channels=2, out_channels=2, size=(4, 3)),
-    Case('everything', batch=2, in_channels=4, out_channels=2, groups=2, size=(3, 4),
-         kernel=(2, 3), scope=(3, 5), stride=(2, 1), padding=(1, 2), dilation=(1, 2),
-         kernel_offset_groups=4, image_offset_groups=2, mask_groups=2, bias=True),
+    Case(
+        'everything',
+        batch=2,
+        in_channels=4,
+        out_channels=2,
+        groups=2,
+        size=(3, 4),
+        kernel=(2, 3),
+        scope=(3, 5),
+        stride=(2, 1),
+        padding=(1, 2),
+        dilation=(1, 2),
+        kernel_offset_groups=4,
+        image_offset_groups=2,
+        mask_groups=2,
+        bias=True,
+    ),
     Case('global', batch=2, in_channels=2, out_channels=2, groups=2, size=(3, 3), per_image=True),
 ]
 

@@ -1,0 +1,118 @@
+"""DK in stock models: built where it was asked for, and still at rest after init_weights()."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmdk.layers import DeformKernel2d
+from tests.detection import stock
+
+
+def head(model):
+    model.bbox_head.conv_cfg = stock.DK
+
+
+def neck(model):
+    model.neck.conv_cfg = stock.DK
+
+
+def everywhere_in_backbone(model):
+    model.backbone.conv_cfg = stock.DK
+
+
+def mask_head(model):
+    model.roi_head.mask_head.conv_cfg = stock.DK
+
+
+def rtmdet(model):
+    model.backbone.conv_cfg = stock.DK
+    model.neck.conv_cfg = stock.DK
+    model.bbox_head.conv_cfg = stock.DK
+
+
+def yolox(model):
+    for part in (model.backbone, model.neck, model.bbox_head):
+        part.conv_cfg = dict(type='DK', where='depthwise')
+        part.use_depthwise = True
+
+
+SWAPS = {
+    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py': (stock.in_stages, 13),
+    'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py': (everywhere_in_backbone, 14),
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py': (mask_head, 4),
+    'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py': (neck, 4),
+    'retinanet/retinanet_r50_fpn_1x_coco.py': (head, 8),
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': (head, 8),
+    'atss/atss_r50_fpn_1x_coco.py': (head, 8),
+    'gfl/gfl_r50_fpn_1x_coco.py': (head, 8),
+    'rtmdet/rtmdet_tiny_8xb32-300e_coco.py': (rtmdet, 21),
+    'yolox/yolox_tiny_8xb8-300e_coco.py': (yolox, 27),
+    'yolo/yolov3_d53_8xb8-ms-608-273e_coco.py': (neck, 4),
+    'detr/detr_r50_8xb2-150e_coco.py': (stock.in_stages, 13),
+    'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py': (stock.in_stages, 13),
+    'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py': (stock.in_stages, 13),
+}
+
+
+@pytest.mark.parametrize('name', SWAPS)
+def test_at_rest_after_initialisation(name):
+    swap, least = SWAPS[name]
+    config = stock.load(name)
+    swap(config.model)
+    model = stock.build(config)
+    model.init_weights()
+    layers = [module for module in model.modules() if isinstance(module, DeformKernel2d)]
+    assert len(layers) >= least
+    for layer in layers:
+        assert not layer.conv_offset.weight.any() and not layer.conv_offset.bias.any()
+        assert 0 < layer.weight.std() < 1
+
+
+def test_only_stages_asked_for():
+    config = stock.load('retinanet/retinanet_r50_fpn_1x_coco.py')
+    config.model.backbone.merge({'dcn': stock.DK, 'stage_with_dcn': (False, False, True, True)})
+    backbone = stock.build(config).backbone
+    for index, deformable in enumerate((False, False, True, True), start=1):
+        for block in getattr(backbone, f'layer{index}'):
+            assert isinstance(block.conv2, DeformKernel2d) is deformable
+            assert type(block.conv1) is type(block.conv3) is nn.Conv2d
+
+
+def test_resnet50_computes_the_same_before_training():
+    """The plain model's weights, loaded into the swapped one."""
+    name = 'retinanet/retinanet_r50_fpn_1x_coco.py'
+    plain = stock.build(stock.load(name)).backbone
+    swapped_config = stock.load(name)
+    stock.in_stages(swapped_config.model)
+    swapped = stock.build(swapped_config).backbone
+    plain.init_weights()
+    # Statistics as after training, so that all stages matter.
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    swapped.load_state_dict(plain.state_dict())
+    plain.eval(), swapped.eval()
+    x = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        for expected, features in zip(plain(x), swapped(x), strict=True):
+            difference = (features - expected).norm() / expected.norm()
+            assert difference < 1e-4
+
+
+def test_activation_checkpointing():
+    config = stock.load('retinanet/retinanet_r50_fpn_1x_coco.py')
+    stock.in_stages(config.model)
+    config.model.backbone.merge({'with_cp': True, 'base_channels': 8})
+    backbone = stock.build(config).backbone
+    sum(feature.mean() for feature in backbone(torch.randn(1, 3, 64, 64))).backward()
+    gradient = backbone.layer4[0].conv2.conv_offset.weight.grad
+    assert gradient is not None and gradient.isfinite().all()
+
+
+def test_roi_head_without_rois():
+    config = stock.load('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    mask_head(config.model)
+    head = stock.build(config).roi_head.mask_head
+    assert head(torch.zeros(0, 256, 14, 14)).shape == (0, 80, 28, 28)

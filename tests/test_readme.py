@@ -1,0 +1,131 @@
+"""What README.md tells a reader to do, done."""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from mmdk.layers import DeformKernel2d
+from mmdk.layers.registry import build_dk
+from tests.detection import stock
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / 'README.md').read_text()
+
+
+def blocks(language):
+    return re.findall(rf'^```{language}\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
+
+
+CONFIGS = [block for block in blocks('python') if '_base_' in block]
+PROGRAMS = [block for block in blocks('python') if '_base_' not in block]
+# Replaces what a test cannot have: the download, COCO's size, 12 epochs' time.
+SMALL = """
+model['backbone'].update(init_cfg=None, base_channels=4)
+model['neck'] = dict(in_channels=[16, 32, 64, 128])
+_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+             dict(type='Resize', scale=(64, 64)), dict(type='PackDetInputs', meta_keys=(
+                 'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=_pipeline))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=_pipeline))
+test_dataloader = val_dataloader
+train_cfg = dict(val_interval=12)
+default_hooks = dict(checkpoint=dict(interval=12))
+"""
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_programs_run(program):
+    subprocess.run([sys.executable, '-c', program], check=True)
+
+
+@pytest.mark.parametrize('text', CONFIGS)
+def test_configs_build_deformable_models(text, tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(text)
+    config = Config.fromfile(path)
+    stock.drop_pretrained(config.model)
+    model = stock.build(config)
+    assert any(isinstance(module, DeformKernel2d) for module in model.modules())
+
+
+def test_the_diff_is_the_config():
+    """The two lines added to the stock config are in the file that the reader is told to write."""
+    (diff,) = blocks('diff')
+    for line in diff.splitlines():
+        assert line[1:] in CONFIGS[0].splitlines()
+
+
+@pytest.mark.parametrize('target', re.findall(r'^make ([\w-]+)$', README, re.MULTILINE))
+def test_make_targets_exist(target):
+    subprocess.run(['make', '--dry-run', target], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_options_table_is_complete():
+    documented = re.findall(r'^\| `(\w+)` \|', README, re.MULTILINE)
+    layer = inspect.signature(DeformKernel2d).parameters.values()
+    builder = inspect.signature(build_dk).parameters.values()
+    own = [p.name for p in (*builder, *layer) if p.kind is p.KEYWORD_ONLY]
+    assert sorted(documented) == sorted(own)
+
+
+@pytest.mark.parametrize('path', re.findall(r'\]\((?!http)([^)]+)\)', README))
+def test_links_lead_somewhere(path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.slow
+def test_training_and_testing_commands(tmp_path):
+    """The shell commands, word by word, on a COCO of two images."""
+    make_coco(tmp_path / 'data/coco')
+    (tmp_path / 'my_config.py').write_text(CONFIGS[0] + SMALL)
+    (script,) = (block for block in blocks('shell') if 'my_config.py' in block)
+    (tmp_path / '.venv/bin').mkdir(parents=True)
+    python = tmp_path / '.venv/bin/python'
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    result = subprocess.run(
+        ['sh', '-ec', script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'OMP_NUM_THREADS': '2'},
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert 'Saving checkpoint at 12 epochs' in result.stdout
+    assert 'Epoch(test) [2/2]' in result.stdout
+
+
+def make_coco(folder):
+    images = [{'id': i, 'file_name': f'{i}.jpg', 'height': 64, 'width': 64} for i in (1, 2)]
+    annotations = [
+        {
+            'id': i,
+            'image_id': i,
+            'category_id': 1,
+            'bbox': [8, 8, 40, 40],
+            'area': 1600,
+            'iscrowd': 0,
+        }
+        for i in (1, 2)
+    ]
+    coco = {
+        'images': images,
+        'annotations': annotations,
+        'categories': [{'id': 1, 'name': 'person'}],
+    }
+    (folder / 'annotations').mkdir(parents=True)
+    for split in ('train2017', 'val2017'):
+        (folder / split).mkdir()
+        (folder / f'annotations/instances_{split}.json').write_text(json.dumps(coco))
+        for image in images:
+            pixels = np.random.default_rng(image['id']).integers(0, 255, (64, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / split / image['file_name'])
