@@ -52,12 +52,13 @@ at::Tensor sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offs
                           weight.options());
 }
 
-std::tuple<at::Tensor, at::Tensor> sample_kernel_backward(const at::Tensor& /*grad_kernels*/,
+std::tuple<at::Tensor, at::Tensor> sample_kernel_backward(const at::Tensor& grad_kernels,
                                                           const at::Tensor& weight,
                                                           const at::Tensor& kernel_offset,
                                                           at::IntArrayRef kernel_size,
                                                           std::array<bool, 2> output_mask) {
   check_sample_kernel(weight, kernel_offset, kernel_size);
+  check_grad_kernels(grad_kernels, weight, kernel_offset, kernel_size);
   return {gradient_of(weight, output_mask[0], weight),
           gradient_of(kernel_offset, output_mask[1], weight)};
 }

@@ -24,21 +24,19 @@ struct AxisLookup {
 
 template <typename T>
 struct Lookup {
-  AxisLookup<T> y;
-  AxisLookup<T> x;
+  AxisLookup<T> y{};
+  AxisLookup<T> x{};
   bool inside = false;
 };
 
+// The cells `lower` and `lower + 1`, for a coordinate that lies `fraction` above `lower`.
 template <typename T>
-MMDK_HOST_DEVICE AxisLookup<T> look_up_axis(T coordinate, int64_t size) {
-  const T lower = std::floor(coordinate);
-  const T fraction = coordinate - lower;
-  const int64_t cell = static_cast<int64_t>(lower);
-  const bool has_lower = cell >= 0;
-  const bool has_upper = cell + 1 < size;
+MMDK_HOST_DEVICE AxisLookup<T> look_up_axis(int64_t lower, T fraction, int64_t size) {
+  const bool has_lower = lower >= 0;
+  const bool has_upper = lower + 1 < size;
   AxisLookup<T> axis;
-  axis.cell[0] = has_lower ? cell : 0;
-  axis.cell[1] = has_upper ? cell + 1 : size - 1;
+  axis.cell[0] = has_lower ? lower : 0;
+  axis.cell[1] = has_upper ? lower + 1 : size - 1;
   axis.value[0] = has_lower ? 1 - fraction : T(0);
   axis.value[1] = has_upper ? fraction : T(0);
   axis.slope[0] = has_lower ? T(-1) : T(0);
@@ -46,15 +44,28 @@ MMDK_HOST_DEVICE AxisLookup<T> look_up_axis(T coordinate, int64_t size) {
   return axis;
 }
 
-// `inside` is false, and the rest is not to be read, unless -1 < y < height and -1 < x < width.
-// Written so that a NaN coordinate is outside.
+// `inside` is false, and the rest zero, unless -1 < y < height and -1 < x < width. Written so that
+// a NaN coordinate is outside.
 template <typename T>
 MMDK_HOST_DEVICE Lookup<T> look_up(T y, T x, int64_t height, int64_t width) {
   Lookup<T> lookup;
   lookup.inside = y > T(-1) && y < T(height) && x > T(-1) && x < T(width);
   if (lookup.inside) {
-    lookup.y = look_up_axis(y, height);
-    lookup.x = look_up_axis(x, width);
+    const T lower_y = std::floor(y), lower_x = std::floor(x);
+    lookup.y = look_up_axis(static_cast<int64_t>(lower_y), y - lower_y, height);
+    lookup.x = look_up_axis(static_cast<int64_t>(lower_x), x - lower_x, width);
+  }
+  return lookup;
+}
+
+// The look-up at a whole coordinate, exact also where T cannot tell neighbouring coordinates apart.
+template <typename T>
+MMDK_HOST_DEVICE Lookup<T> look_up_cell(int64_t y, int64_t x, int64_t height, int64_t width) {
+  Lookup<T> lookup;
+  lookup.inside = y >= 0 && y < height && x >= 0 && x < width;
+  if (lookup.inside) {
+    lookup.y = look_up_axis(y, T(0), height);
+    lookup.x = look_up_axis(x, T(0), width);
   }
   return lookup;
 }

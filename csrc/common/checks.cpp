@@ -4,11 +4,29 @@
 #include <c10/util/Exception.h>
 
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "common/sizes.h"
 
 namespace mmdk {
 namespace {
+
+// As users write it.
+std::string dtype_name(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return "torch.float32";
+    case at::kDouble:
+      return "torch.float64";
+    case at::kHalf:
+      return "torch.float16";
+    case at::kBFloat16:
+      return "torch.bfloat16";
+    default:
+      return at::toString(tensor.scalar_type());
+  }
+}
 
 #define MMDK_CHECK(condition, ...) TORCH_CHECK_VALUE(condition, "deform_kernel2d: ", __VA_ARGS__)
 
@@ -37,8 +55,8 @@ void check_device(const char* name, const at::Tensor& tensor, const at::Tensor& 
 }
 
 void check_same_dtype(const char* name, const at::Tensor& tensor, const at::Tensor& input) {
-  MMDK_CHECK(tensor.scalar_type() == input.scalar_type(), name, " has dtype ", tensor.dtype(),
-             " but input has ", input.dtype(), "; convert one of them with .to()");
+  MMDK_CHECK(tensor.scalar_type() == input.scalar_type(), name, " has dtype ", dtype_name(tensor),
+             " but input has ", dtype_name(input), "; convert one of them with .to()");
 }
 
 // Offsets and masks are coordinates and factors: beside half inputs they may keep float32's
@@ -46,17 +64,18 @@ void check_same_dtype(const char* name, const at::Tensor& tensor, const at::Tens
 void check_offset_dtype(const char* name, const at::Tensor& tensor, const at::Tensor& input) {
   const auto own = tensor.scalar_type();
   const auto accumulation = at::toOpMathType(input.scalar_type());
-  MMDK_CHECK(own == input.scalar_type() || own == accumulation, name, " has dtype ", tensor.dtype(),
-             ", expected the dtype of input, ", input.dtype(),
-             accumulation == input.scalar_type() ? "" : ", or float32", "; convert it with .to()");
+  MMDK_CHECK(own == input.scalar_type() || own == accumulation, name, " has dtype ",
+             dtype_name(tensor), ", expected the dtype of input, ", dtype_name(input),
+             accumulation == input.scalar_type() ? "" : ", or torch.float32",
+             "; convert it with .to()");
 }
 
 void check_floating(const at::Tensor& input) {
   const auto dtype = input.scalar_type();
   MMDK_CHECK(
       dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16,
-      "input has dtype ", input.dtype(),
-      ", expected float32, float64, float16 or bfloat16; convert it with .to()");
+      "input has dtype ", dtype_name(input),
+      ", expected torch.float32, float64, float16 or bfloat16; convert it with .to()");
 }
 
 // Number of offset groups of a per-position argument of `per_group` channels an offset group.
@@ -191,7 +210,7 @@ void check_sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offs
                     "weight must be (C_out, C_in/groups, S_h, S_w), got shape ",
                     weight.sym_sizes());
   TORCH_CHECK_VALUE(at::isFloatingType(weight.scalar_type()), op, "weight has dtype ",
-                    weight.dtype(), ", expected a floating-point dtype");
+                    dtype_name(weight), ", expected a floating-point dtype");
   TORCH_CHECK_VALUE(weight.sym_size(2) >= kernel_size[0] && weight.sym_size(3) >= kernel_size[1],
                     op, "the scope of weight, (", weight.sym_size(2), ", ", weight.sym_size(3),
                     "), is smaller than kernel_size ", kernel_size, "; enlarge the scope");
@@ -204,8 +223,17 @@ void check_sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offs
                     "; move both to one device");
   TORCH_CHECK_VALUE(kernel_offset.scalar_type() == weight.scalar_type() ||
                         kernel_offset.scalar_type() == at::toOpMathType(weight.scalar_type()),
-                    op, "kernel_offset has dtype ", kernel_offset.dtype(), " but weight has ",
-                    weight.dtype(), "; convert one of them with .to()");
+                    op, "kernel_offset has dtype ", dtype_name(kernel_offset), " but weight has ",
+                    dtype_name(weight), "; convert one of them with .to()");
+}
+
+void check_grad_kernels(const at::Tensor& grad_kernels, const at::Tensor& weight,
+                        const at::Tensor& kernel_offset, at::IntArrayRef kernel_size) {
+  const std::vector<c10::SymInt> expected{kernel_offset.sym_size(0), weight.sym_size(0),
+                                          weight.sym_size(1), kernel_size[0], kernel_size[1]};
+  TORCH_CHECK_VALUE(grad_kernels.sym_sizes() == c10::SymIntArrayRef(expected),
+                    "sample_kernel: grad_kernels has shape ", grad_kernels.sym_sizes(),
+                    ", expected the kernels' ", c10::SymIntArrayRef(expected));
 }
 
 template Geometry<int64_t> check_arguments<int64_t>(const Arguments&);

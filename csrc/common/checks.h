@@ -40,4 +40,8 @@ void check_grad_output(const at::Tensor& grad_output, const Arguments& arguments
 void check_sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offset,
                          at::IntArrayRef kernel_size);
 
+// The gradient that its backward receives, of the sampled kernels' shape.
+void check_grad_kernels(const at::Tensor& grad_kernels, const at::Tensor& weight,
+                        const at::Tensor& kernel_offset, at::IntArrayRef kernel_size);
+
 }  // namespace mmdk

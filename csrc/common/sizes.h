@@ -17,13 +17,4 @@ Int size_of(const at::Tensor& tensor, int64_t dim) {
   }
 }
 
-template <typename Int>
-auto sizes_of(const at::Tensor& tensor) {
-  if constexpr (std::is_same_v<Int, c10::SymInt>) {
-    return tensor.sym_sizes();
-  } else {
-    return tensor.sizes();
-  }
-}
-
 }  // namespace mmdk

@@ -123,9 +123,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
           : at::Tensor();
   at::Tensor grad_image_offset = new_gradient(output_mask[3], staged.image_offset);
   at::Tensor grad_mask = new_gradient(output_mask[4], staged.mask);
-  if (output_mask[5] && bias.has_value()) {
-    grad_bias = grad.sum({0, 2, 3}).to(bias->scalar_type());
-  }
   AT_DISPATCH_FLOATING_TYPES(dtype, "deform_kernel2d_backward", [&] {
     const auto call = make_call<scalar_t>(staged, a, g);
     const scalar_t* grad_data = grad.const_data_ptr<scalar_t>();
@@ -137,6 +134,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
                                      mutable_data_or_null<scalar_t>(grad_image_offset),
                                      mutable_data_or_null<scalar_t>(grad_mask)});
     }
+    if (output_mask[5] && bias.has_value()) grad_bias = sweep_backward_bias<scalar_t>(g, grad);
     if (output_mask[1]) {
       const auto packed = sweep_backward_weight(call, grad_data);
       for (size_t block = 0; block < packed.size(); ++block) {
@@ -151,7 +149,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
           or_empty(finish_gradient(grad_kernel_offset, kernel_offset), input),
           or_empty(finish_gradient(grad_image_offset, image_offset), input),
           or_empty(finish_gradient(grad_mask, mask), input),
-          or_empty(grad_bias, input)};
+          or_empty(finish_gradient(grad_bias, bias), input)};
 }
 
 }  // namespace

@@ -106,6 +106,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad_kernels,
                                             at::IntArrayRef kernel_size,
                                             std::array<bool, 2> output_mask) {
   check_sample_kernel(weight, kernel_offset, kernel_size);
+  check_grad_kernels(grad_kernels, weight, kernel_offset, kernel_size);
   const Sizes s(weight, kernel_offset, kernel_size);
   const auto dtype = at::toOpMathType(weight.scalar_type());
   const at::Tensor scope = cells_first(weight, dtype);

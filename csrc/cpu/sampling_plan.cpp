@@ -68,9 +68,10 @@ void SamplingPlan<T>::compute_image(int64_t group, int64_t tap) {
     const int64_t position = pixels_.begin + p;
     const int64_t rigid_y = position / g.out_width * g.stride[0] + tap_y;
     const int64_t rigid_x = position % g.out_width * g.stride[1] + tap_x;
-    const T at_y = y == nullptr ? T(rigid_y) : rigid_y + y[position];
-    const T at_x = y == nullptr ? T(rigid_x) : rigid_x + y[plane + position];
-    image_[entry(group, tap, p)] = look_up(at_y, at_x, g.height, g.width);
+    image_[entry(group, tap, p)] =
+        y == nullptr
+            ? look_up_cell<T>(rigid_y, rigid_x, g.height, g.width)
+            : look_up(rigid_y + y[position], rigid_x + y[plane + position], g.height, g.width);
     mask_[entry(group, tap, p)] = mask == nullptr ? T(1) : mask[position];
   }
 }

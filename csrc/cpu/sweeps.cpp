@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "cpu/contraction.h"
+#include "cpu/vector.h"
 
 namespace mmdk::cpu {
 namespace {
@@ -14,14 +15,17 @@ namespace {
 constexpr int64_t kTilePixels = 64;
 
 // Runs f(task, tile) for each task, tiles being private to a thread. Matrix products inside a task
-// must neither record gradients nor be cast by autocast.
+// must neither record gradients nor be cast by autocast, nor be shared out to threads, which would
+// change the order of their sums: a lone task, which would run outside any parallel region, gets an
+// idle companion.
 template <typename T, typename F>
 void for_each_task(int64_t tasks, const Call<T>& call, const F& f) {
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+  const int64_t scheduled = tasks == 1 ? 2 : tasks;
+  at::parallel_for(0, scheduled, 1, [&](int64_t begin, int64_t end) {
     at::AutoDispatchBelowADInplaceOrView no_autograd;
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     SampledTile<T> tile(call.operands, call.geometry);
-    for (int64_t task = begin; task < end; ++task) f(task, tile);
+    for (int64_t task = begin; task < std::min(end, tasks); ++task) f(task, tile);
   });
 }
 
@@ -142,6 +146,29 @@ void sweep_backward_data(const Call<T>& call, const T* grad_output, const GradTa
 }
 
 template <typename T>
+at::Tensor sweep_backward_bias(const Geometry<int64_t>& g, const at::Tensor& grad_output) {
+  // Tiles are summed on their own first, which also keeps long sums accurate.
+  const int64_t tiles = g.batch * tiles_per_image(g);
+  at::Tensor per_tile = at::zeros({tiles, g.out_channels}, grad_output.options());
+  at::Tensor total = at::zeros({g.out_channels}, grad_output.options());
+  const T* grad = grad_output.const_data_ptr<T>();
+  T* sums = per_tile.data_ptr<T>();
+  at::parallel_for(0, tiles, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const PixelRange range = tile_range(tile, g);
+      for (int64_t p = 0; p < range.size(); ++p) {
+        add_scaled(sums + tile * g.out_channels, rows(grad, range, g) + p * g.out_channels, T(1),
+                   g.out_channels);
+      }
+    }
+  });
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    add_scaled(total.data_ptr<T>(), sums + tile * g.out_channels, T(1), g.out_channels);
+  }
+  return total;
+}
+
+template <typename T>
 std::vector<at::Tensor> sweep_backward_weight(const Call<T>& call, const T* grad_output) {
   constexpr int64_t kTasks = 16;
   const Geometry<int64_t>& g = call.geometry;
@@ -178,6 +205,8 @@ template void sweep_forward(const Call<float>&, float*);
 template void sweep_forward(const Call<double>&, double*);
 template void sweep_backward_data(const Call<float>&, const float*, const GradTargets<float>&);
 template void sweep_backward_data(const Call<double>&, const double*, const GradTargets<double>&);
+template at::Tensor sweep_backward_bias<float>(const Geometry<int64_t>&, const at::Tensor&);
+template at::Tensor sweep_backward_bias<double>(const Geometry<int64_t>&, const at::Tensor&);
 template std::vector<at::Tensor> sweep_backward_weight(const Call<float>&, const float*);
 template std::vector<at::Tensor> sweep_backward_weight(const Call<double>&, const double*);
 

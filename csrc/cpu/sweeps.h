@@ -30,4 +30,8 @@ void sweep_backward_data(const Call<T>& call, const T* grad_output, const GradTa
 template <typename T>
 std::vector<at::Tensor> sweep_backward_weight(const Call<T>& call, const T* grad_output);
 
+// The gradient of the bias, (C_out,), in the dtype T of grad_output.
+template <typename T>
+at::Tensor sweep_backward_bias(const Geometry<int64_t>& geometry, const at::Tensor& grad_output);
+
 }  // namespace mmdk::cpu

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from mmdk.layers.arguments import checked_int
 from mmdk.layers.offset_generator import OffsetGenerator
 from mmdk.layers.scope_conv2d import ScopeConv2d
 from mmdk.ops import deform_kernel2d
@@ -83,13 +84,13 @@ class DeformKernel2d(ScopeConv2d):
             dtype,
             scope_size=scope_size,
         )
-        self.offset_groups = offset_groups
+        self.offset_groups = checked_int('offset_groups', offset_groups)
         self.offset_clip = offset_clip
         self._check_offsets()
         taps = self.kernel_size[0] * self.kernel_size[1]
         self.conv_offset = OffsetGenerator(
-            in_channels,
-            offset_groups * taps * 2,
+            self.in_channels,
+            self.offset_groups * taps * 2,
             self.kernel_size,
             self.stride,
             self._operator_padding,
@@ -97,14 +98,10 @@ class DeformKernel2d(ScopeConv2d):
             device,
             dtype,
         )
-        if offset_clip == 'scope':
-            lowest, highest = self._scope_bounds()
-            self.register_buffer('_lowest_offset', lowest.to(device), persistent=False)
-            self.register_buffer('_highest_offset', highest.to(device), persistent=False)
 
     def init_weights(self) -> None:
         super().init_weights()
-        self.conv_offset.init_weights()
+        self.conv_offset.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self._pad(x)
@@ -132,9 +129,7 @@ class DeformKernel2d(ScopeConv2d):
         if self.offset_clip is None:
             return offset
         if self.offset_clip == 'scope':
-            return offset.clamp(
-                self._lowest_offset.to(offset.dtype), self._highest_offset.to(offset.dtype)
-            )
+            return self._clip_to_scope(offset)
         return offset.clamp(-self.offset_clip, self.offset_clip)
 
     def extra_repr(self) -> str:
@@ -143,22 +138,27 @@ class DeformKernel2d(ScopeConv2d):
             f'offset_clip={self.offset_clip!r}'
         )
 
-    def _scope_bounds(self) -> tuple[Tensor, Tensor]:
-        """Offsets that put each tap on the first and last cell: (G*taps*2, 1, 1) each."""
-        taps = torch.cartesian_prod(*(torch.arange(size) for size in self.kernel_size))
-        scope, kernel = torch.tensor(self.scope_size), torch.tensor(self.kernel_size)
-        rest = taps + (scope - kernel) / 2
-        lowest = -rest.flatten().repeat(self.offset_groups)
-        highest = (scope - 1 - rest).flatten().repeat(self.offset_groups)
-        return lowest[:, None, None], highest[:, None, None]
+    def _clip_to_scope(self, offset: Tensor) -> Tensor:
+        """Keep the coordinate of each tap between the first and the last cell."""
+        y, x = offset.unflatten(1, (self.offset_groups, *self.kernel_size, 2)).unbind(4)
+        rest_y = self._rest_coordinates(0, offset)[:, None, None, None]
+        rest_x = self._rest_coordinates(1, offset)[:, None, None]
+        y = y.clamp(-rest_y, self.scope_size[0] - 1 - rest_y)
+        x = x.clamp(-rest_x, self.scope_size[1] - 1 - rest_x)
+        return torch.stack([y, x], 4).flatten(1, 4)
+
+    def _rest_coordinates(self, axis: int, like: Tensor) -> Tensor:
+        """Where the kernel's rows (axis 0) or columns (1) look the scope up at zero offset."""
+        taps = torch.arange(self.kernel_size[axis], device=like.device, dtype=like.dtype)
+        return taps + (self.scope_size[axis] - self.kernel_size[axis]) / 2
 
     def _check_offsets(self) -> None:
-        groups, clip = self.offset_groups, self.offset_clip
-        if not isinstance(groups, int) or groups < 1 or self.in_channels % groups:
+        if self.in_channels % self.offset_groups:
             raise ValueError(
-                f'offset_groups must be a positive int that divides in_channels='
-                f'{self.in_channels}, got {groups!r}.'
+                f'offset_groups={self.offset_groups} does not divide in_channels='
+                f'{self.in_channels}.'
             )
+        clip = self.offset_clip
         is_number = isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip > 0
         if clip is not None and clip != 'scope' and not is_number:
             raise ValueError(

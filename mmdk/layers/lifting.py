@@ -2,9 +2,11 @@
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.modules.utils import _pair
+
+from mmdk.layers.arguments import checked_pair
 
 __all__ = ['lift_kernel', 'rest_matrix']
 
@@ -30,8 +32,8 @@ def lift_kernel(weight: Tensor, scope_size: int | tuple[int, int]) -> Tensor:
         Scopes, (..., S_h, S_w), in the dtype and on the device of `weight`.
 
     Raises:
-        ValueError: `scope_size` is smaller than the kernel, or `weight` has fewer than two
-            dimensions.
+        ValueError: `scope_size` is smaller than the kernel, or `weight` is not floating point or
+            has fewer than two dimensions.
 
     Example:
         >>> import torch
@@ -44,9 +46,12 @@ def lift_kernel(weight: Tensor, scope_size: int | tuple[int, int]) -> Tensor:
         >>> torch.allclose(sample_kernel(scope, torch.zeros(1, 18), 3)[0], kernel, atol=1e-5)
         True
     """
-    scope_size = _pair(scope_size)
-    if weight.dim() < 2:
-        raise ValueError(f'weight must be (..., K_h, K_w), got shape {tuple(weight.shape)}.')
+    scope_size = checked_pair('scope_size', scope_size, least=1)
+    if weight.dim() < 2 or not weight.is_floating_point():
+        raise ValueError(
+            'weight must be floating point, (..., K_h, K_w), got '
+            f'{weight.dtype} of shape {tuple(weight.shape)}.'
+        )
     kernel_size = tuple(weight.shape[-2:])
     if scope_size[0] < kernel_size[0] or scope_size[1] < kernel_size[1]:
         raise ValueError(
@@ -55,42 +60,41 @@ def lift_kernel(weight: Tensor, scope_size: int | tuple[int, int]) -> Tensor:
         )
     if scope_size == kernel_size:
         return weight.clone()
-    matrix = _lifting_matrix(kernel_size, scope_size).to(weight.device)
+    matrix = torch.tensor(_lifting_matrix(kernel_size, scope_size), device=weight.device)
     lifted = weight.flatten(-2).to(torch.float64) @ matrix.T
     return lifted.unflatten(-1, scope_size).to(weight.dtype)
 
 
-def rest_matrix(kernel_size: tuple[int, int], scope_size: tuple[int, int]) -> Tensor:
+def rest_matrix(kernel_size: tuple[int, int], scope_size: tuple[int, int]) -> np.ndarray:
     """The sampling of a scope at zero offset, (K_h*K_w, S_h*S_w), float64."""
     rows, columns = (
         _rest_matrix_1d(kernel, scope)
         for kernel, scope in zip(kernel_size, scope_size, strict=True)
     )
-    return torch.kron(rows, columns)
+    return np.kron(rows, columns)
 
 
-def _rest_matrix_1d(kernel: int, scope: int) -> Tensor:
-    distance = torch.arange(scope) - torch.arange(kernel)[:, None] - (scope - kernel) / 2
-    return (1 - distance.double().abs()).clamp(min=0)
+def _rest_matrix_1d(kernel: int, scope: int) -> np.ndarray:
+    distance = np.arange(scope) - np.arange(kernel)[:, None] - (scope - kernel) / 2
+    return np.clip(1 - np.abs(distance), 0, None)
 
 
-def _roughness(scope_size: tuple[int, int]) -> Tensor:
+def _roughness(scope_size: tuple[int, int]) -> np.ndarray:
     """Differences between all neighbouring cells, (pairs, S_h*S_w), float64."""
-    height, width = (torch.eye(size, dtype=torch.float64) for size in scope_size)
-    vertical = torch.kron(height.diff(dim=0), width)
-    horizontal = torch.kron(height, width.diff(dim=0))
-    return torch.cat([vertical, horizontal])
+    height, width = (np.eye(size) for size in scope_size)
+    vertical = np.kron(np.diff(height, axis=0), width)
+    horizontal = np.kron(height, np.diff(width, axis=0))
+    return np.concatenate([vertical, horizontal])
 
 
+# In NumPy, so that what is cached does not depend on the mode or default device of the first call.
 @functools.cache
-def _lifting_matrix(kernel_size: tuple[int, int], scope_size: tuple[int, int]) -> Tensor:
+def _lifting_matrix(kernel_size: tuple[int, int], scope_size: tuple[int, int]) -> np.ndarray:
     """Solves the equality-constrained least squares by its optimality (KKT) conditions."""
     sampling, roughness = rest_matrix(kernel_size, scope_size), _roughness(scope_size)
     taps, cells = sampling.shape
-    conditions = torch.zeros(cells + taps, cells + taps, dtype=torch.float64)
-    conditions[:cells, :cells] = roughness.T @ roughness
-    conditions[:cells, cells:] = sampling.T
-    conditions[cells:, :cells] = sampling
-    right_side = torch.zeros(cells + taps, taps, dtype=torch.float64)
-    right_side[cells:] = torch.eye(taps, dtype=torch.float64)
-    return torch.linalg.solve(conditions, right_side)[:cells]
+    conditions = np.block(
+        [[roughness.T @ roughness, sampling.T], [sampling, np.zeros((taps, taps))]]
+    )
+    right_side = np.concatenate([np.zeros((cells, taps)), np.eye(taps)])
+    return np.linalg.solve(conditions, right_side)[:cells]

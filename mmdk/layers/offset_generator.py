@@ -22,6 +22,8 @@ class OffsetGenerator(nn.Module):
         stride: (vertical, horizontal), in input pixels, as are the next two.
         padding: (vertical, horizontal).
         dilation: (vertical, horizontal).
+        device: Of the parameters.
+        dtype: Of the parameters.
 
     Example:
         >>> import torch
@@ -44,10 +46,11 @@ class OffsetGenerator(nn.Module):
         super().__init__()
         self.stride, self.padding, self.dilation = stride, padding, dilation
         shape = (out_channels, in_channels, *kernel_size)
-        self.weight = nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(out_channels, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype))
+        self.reset_parameters()
 
-    def init_weights(self) -> None:
+    def reset_parameters(self) -> None:
         """Back to zero."""
         nn.init.zeros_(self.weight)
         nn.init.zeros_(self.bias)

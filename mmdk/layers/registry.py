@@ -11,6 +11,7 @@ from collections.abc import Callable
 from mmengine.registry import MODELS
 from torch import nn
 
+from mmdk.layers.arguments import checked_pair
 from mmdk.layers.deform_kernel2d import DeformKernel2d
 from mmdk.layers.scope_conv2d import ScopeConv2d
 
@@ -54,9 +55,9 @@ def is_selected(
         >>> is_selected('spatial', 1, 64, 1), is_selected('spatial', 3, 64, 1)
         (False, True)
     """
-    if where not in WHERE:
+    if not isinstance(where, str) or where not in WHERE:
         raise ValueError(f'where must be one of {tuple(WHERE)}, got {where!r}.')
-    kernel_size = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+    kernel_size = checked_pair('kernel_size', kernel_size, least=1)
     return WHERE[where](kernel_size, in_channels, groups)
 
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
+from mmdk.layers.arguments import checked_int, checked_pair
 from mmdk.layers.lifting import lift_kernel
 
 __all__ = ['ScopeConv2d']
@@ -31,7 +31,8 @@ class ScopeConv2d(nn.Module):
         out_channels: C_out.
         kernel_size: (K_h, K_w), or one int for both.
         stride: Step between outputs, in input pixels.
-        padding: Pixels around the input; or 'valid' (none), or 'same' (stride 1, K odd).
+        padding: Pixels around the input; or 'valid' (none); or 'same', for stride 1 and an even
+            dilation * (K - 1).
         dilation: Distance between taps, in input pixels.
         groups: Convolution groups; divides C_in and C_out.
         bias: Whether there is one.
@@ -65,29 +66,33 @@ class ScopeConv2d(nn.Module):
         scope_size: int | tuple[int, int] | None = None,
     ):
         super().__init__()
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.groups = groups
-        self.kernel_size = _checked_pair('kernel_size', kernel_size, least=1)
-        self.stride = _checked_pair('stride', stride, least=1)
-        self.dilation = _checked_pair('dilation', dilation, least=1)
+        self.in_channels = checked_int('in_channels', in_channels)
+        self.out_channels = checked_int('out_channels', out_channels)
+        self.groups = checked_int('groups', groups)
+        self.kernel_size = checked_pair('kernel_size', kernel_size, least=1)
+        self.stride = checked_pair('stride', stride, least=1)
+        self.dilation = checked_pair('dilation', dilation, least=1)
         self.padding = self._resolve_padding(padding)
         if padding_mode not in PADDING_MODES:
             raise ValueError(f'padding_mode must be one of {PADDING_MODES}, got {padding_mode!r}.')
         self.padding_mode = padding_mode
         if scope_size is None:
             scope_size = tuple(size + 1 for size in self.kernel_size)
-        self.scope_size = _checked_pair('scope_size', scope_size, least=1)
+        self.scope_size = checked_pair('scope_size', scope_size, least=1)
         self._check_channels()
         self._check_scope()
-        group_channels = in_channels // groups
         self.weight = nn.Parameter(
             torch.empty(
-                (out_channels, group_channels, *self.scope_size), device=device, dtype=dtype
+                (self.out_channels, self.in_channels // self.groups, *self.scope_size),
+                device=device,
+                dtype=dtype,
             )
         )
         self.register_parameter(
             'bias',
-            nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None,
+            nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype))
+            if bias
+            else None,
         )
         self.reset_parameters()
 
@@ -102,7 +107,10 @@ class ScopeConv2d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def init_weights(self) -> None:
-        """mmengine's hook. Its presence keeps ConvModule from initialising the scope itself."""
+        """Draw anew, as MMEngine asks of a layer that initialises itself.
+
+        Because it is there, ConvModule does not initialise the scope as if it were a kernel.
+        """
         self.reset_parameters()
 
     def extra_repr(self) -> str:
@@ -129,7 +137,7 @@ class ScopeConv2d(nn.Module):
 
     def _resolve_padding(self, padding: int | tuple[int, int] | str) -> tuple[int, int]:
         if not isinstance(padding, str):
-            return _checked_pair('padding', padding, least=0)
+            return checked_pair('padding', padding, least=0)
         if padding == 'valid':
             return (0, 0)
         if padding != 'same':
@@ -144,10 +152,6 @@ class ScopeConv2d(nn.Module):
         return tuple(r // 2 for r in reach)
 
     def _check_channels(self) -> None:
-        for name in ('in_channels', 'out_channels', 'groups'):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} must be a positive int, got {value!r}.')
         for name in ('in_channels', 'out_channels'):
             if getattr(self, name) % self.groups:
                 raise ValueError(
@@ -172,7 +176,11 @@ class ScopeConv2d(nn.Module):
         error_msgs,
     ):
         if self._is_plain(state_dict, prefix):
-            self._lift_in(state_dict, prefix, error_msgs)
+            foreign = _offset_keys(state_dict, prefix)
+            if foreign:
+                self._refuse(foreign, state_dict, prefix, error_msgs)
+                return
+            self._lift_in(state_dict, prefix, local_metadata)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -185,21 +193,30 @@ class ScopeConv2d(nn.Module):
         # A scope of the kernel's size is told from a kernel by the offsets beside it.
         return self.scope_size != self.kernel_size or not _offset_keys(state_dict, prefix)
 
-    def _lift_in(self, state_dict: dict, prefix: str, error_msgs: list[str]) -> None:
+    def _refuse(
+        self, foreign: list[str], state_dict: dict, prefix: str, error_msgs: list[str]
+    ) -> None:
+        """Report offsets that belong to a plain kernel, and load none of them."""
+        error_msgs.append(
+            f'{prefix}weight is a plain {self.kernel_size} kernel, yet {foreign[0]} is in the '
+            'checkpoint: these are offsets of another kind of layer (deformable convolution?), '
+            'which mean something else here. Nothing was loaded into this layer. To lift the '
+            "kernel and start with zero offsets, drop them: init_cfg's or load_checkpoint's "
+            r"revise_keys=[(r'\bconv_offset\b', 'ignored_offset')]."
+        )
+        for key in foreign:
+            del state_dict[key]
+
+    def _lift_in(self, state_dict: dict, prefix: str, local_metadata: dict) -> None:
         """Replace a plain convolution's entries by those of the layer that computes the same."""
-        foreign = _offset_keys(state_dict, prefix)
-        if foreign:
-            error_msgs.append(
-                f'{prefix}weight is a plain {self.kernel_size} kernel, yet {foreign[0]} is in the '
-                'checkpoint: these are offsets of another kind of layer (deformable convolution?), '
-                'which mean something else here. Remove them from the state dict to start with '
-                'zero offsets.'
-            )
-            return
-        state_dict[f'{prefix}weight'] = lift_kernel(state_dict[f'{prefix}weight'], self.scope_size)
-        for name, value in self.state_dict().items():
+        weight = state_dict[f'{prefix}weight']
+        if not local_metadata.get('assign_to_params_buffers', False):
+            # A half-precision kernel would lose digits if its scope were rounded to half again.
+            weight = weight.to(torch.promote_types(weight.dtype, self.weight.dtype))
+        state_dict[f'{prefix}weight'] = lift_kernel(weight, self.scope_size)
+        for name, parameter in self.named_parameters():
             if name.startswith('conv_offset.'):
-                state_dict[prefix + name] = torch.zeros_like(value)
+                state_dict[prefix + name] = weight.new_zeros(parameter.shape)
         print_log(
             f'{prefix}weight: lifted from kernel {self.kernel_size} to scope {self.scope_size}',
             logger='current',
@@ -208,12 +225,3 @@ class ScopeConv2d(nn.Module):
 
 def _offset_keys(state_dict: dict, prefix: str) -> list[str]:
     return [key for key in state_dict if key.startswith(f'{prefix}conv_offset.')]
-
-
-def _checked_pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
-    pair = tuple(_pair(value))
-    if len(pair) != 2 or not all(isinstance(item, int) and item >= least for item in pair):
-        raise ValueError(
-            f'{name} must be an int or a (height, width) pair, at least {least}, got {value!r}.'
-        )
-    return pair

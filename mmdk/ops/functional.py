@@ -59,11 +59,14 @@ def deform_kernel2d(
     Returns:
         (N, C_out, H_out, W_out) in the dtype and memory format of `input`, with
         H_out = (H + 2*padding - dilation*(K_h - 1) - 1) // stride + 1. Half types accumulate in
-        float32. The result does not depend on the number of threads.
+        float32. The result does not depend on the number of threads. Input, weight and mask are
+        taken to be finite: a NaN or infinity among them makes outputs NaN or infinite, not
+        necessarily only those whose look-ups read it.
 
     Raises:
         ValueError: Ranks, shapes, dtypes, devices or geometry do not fit together; the message
             names the argument, what came and what was expected.
+        NotImplementedError: A second derivative is asked for.
 
     Source: Gao et al., Deformable Kernels, ICLR 2020, section 3.
 

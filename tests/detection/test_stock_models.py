@@ -1,10 +1,13 @@
 """DK in stock models: built where it was asked for, and still at rest after init_weights()."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from mmdk.layers import DeformKernel2d
+from mmdk.ops import sample_kernel
 from tests.detection import stock
 
 
@@ -65,7 +68,11 @@ def test_at_rest_after_initialisation(name):
     assert len(layers) >= least
     for layer in layers:
         assert not layer.conv_offset.weight.any() and not layer.conv_offset.bias.any()
-        assert 0 < layer.weight.std() < 1
+        # What nn.Conv2d would draw: uniform, of variance 1 / (3 * fan-in).
+        zero = torch.zeros(1, 2 * math.prod(layer.kernel_size))
+        kernel = sample_kernel(layer.weight, zero, layer.kernel_size)
+        expected = (3 * kernel[0, 0].numel()) ** -0.5
+        assert kernel.std().item() == pytest.approx(expected, rel=0.2)
 
 
 def test_only_stages_asked_for():

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -101,6 +102,28 @@ def test_clip_to_the_scope():
         assert coordinate[:, :, :, axis].max() == pytest.approx(last, abs=1e-5)
 
 
+def test_lists_and_numpy_ints_are_taken_as_configs_and_code_give_them():
+    layer = DeformKernel2d(np.int64(4), 4, [3, np.int64(2)], stride=[2, 1], scope_size=[4, 4])
+    assert (layer.kernel_size, layer.stride, layer.scope_size) == ((3, 2), (2, 1), (4, 4))
+    assert layer(torch.randn(1, 4, 5, 5)).shape == (1, 4, 2, 4)
+
+
+@pytest.mark.parametrize('clip', [None, 'scope', 0.5])
+def test_compiles_and_exports(clip):
+    layer = learnt(DeformKernel2d(4, 6, 3, padding=1, groups=2, offset_clip=clip))
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend='aot_eager')
+    size = {axis: torch.export.Dim(axis, min=2, max=64) for axis in ('n', 'h', 'w')}
+    exported = torch.export.export(
+        layer,
+        (torch.randn(2, 4, 8, 9),),
+        dynamic_shapes=({0: size['n'], 2: size['h'], 3: size['w']},),
+    ).module()
+    for shape in ((2, 4, 7, 6), (3, 4, 10, 12)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), layer(x))
+        torch.testing.assert_close(exported(x), layer(x))
+
+
 def test_clip_to_the_scope_is_no_part_of_the_state():
     clipped = DeformKernel2d(2, 2, 3, offset_clip='scope')
     assert clipped.state_dict().keys() == DeformKernel2d(2, 2, 3).state_dict().keys()
@@ -139,52 +162,6 @@ def test_saves_and_loads(tmp_path):
 def test_names_in_the_state_dict():
     names = {'weight', 'bias', 'conv_offset.weight', 'conv_offset.bias'}
     assert DeformKernel2d(2, 2, 3).state_dict().keys() == names
-
-
-def test_lifting_on_load_resets_offsets_and_spares_the_given_state_dict():
-    plain, layer = nn.Conv2d(4, 4, 3), learnt(DeformKernel2d(4, 4, 3))
-    state = plain.state_dict()
-    layer.load_state_dict(state)
-    assert not layer.conv_offset.weight.any() and not layer.conv_offset.bias.any()
-    assert state.keys() == {'weight', 'bias'} and state['weight'].shape[-1] == 3
-
-
-def test_lifting_inside_a_larger_model():
-    plain = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
-    swapped = nn.Sequential(DeformKernel2d(4, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
-    swapped.load_state_dict(plain.state_dict())
-    x = torch.randn(2, 4, 6, 6)
-    torch.testing.assert_close(swapped(x), plain(x), rtol=1e-5, atol=1e-5)
-
-
-def test_scope_of_the_kernels_size_loads_plain_weights():
-    plain, layer = nn.Conv2d(4, 4, 3), learnt(DeformKernel2d(4, 4, 3, scope_size=3))
-    layer.load_state_dict(plain.state_dict())
-    x = torch.randn(2, 4, 6, 6)
-    torch.testing.assert_close(layer(x), plain(x), rtol=1e-5, atol=1e-5)
-
-
-def test_state_of_another_scope_size_is_refused():
-    with pytest.raises(RuntimeError, match='size mismatch for weight'):
-        DeformKernel2d(4, 4, 3).load_state_dict(DeformKernel2d(4, 4, 3, scope_size=5).state_dict())
-
-
-def test_missing_offsets_of_a_deformable_state_are_reported():
-    state = DeformKernel2d(4, 4, 3).state_dict()
-    del state['conv_offset.weight']
-    with pytest.raises(RuntimeError, match='Missing key.*conv_offset.weight'):
-        DeformKernel2d(4, 4, 3).load_state_dict(state)
-
-
-def test_deformable_convolutions_state_is_refused():
-    """Its conv_offset has the same name and shape, and means another thing."""
-    state = nn.Conv2d(4, 4, 3).state_dict()
-    state |= {'conv_offset.weight': torch.zeros(18, 4, 3, 3), 'conv_offset.bias': torch.zeros(18)}
-    layer = DeformKernel2d(4, 4, 3)
-    before = layer.weight.clone()
-    with pytest.raises(RuntimeError, match='offsets of another kind of layer'):
-        layer.load_state_dict(state)
-    assert torch.equal(layer.weight, before)
 
 
 def test_extra_repr_tells_the_whole_configuration():
@@ -227,13 +204,15 @@ def test_extra_repr_tells_the_whole_configuration():
         ({'scope_size': (4, 2)}, r'scope_size \(4, 2\) is smaller'),
         ({'scope_size': 4.5}, 'scope_size must be an int'),
         ({'groups': 3}, 'groups=3 does not divide in_channels=4'),
-        ({'groups': 0}, 'groups must be a positive int, got 0'),
+        ({'groups': 0}, 'groups must be an int of at least 1, got 0'),
+        ({'groups': True}, 'groups must be .* got True'),
         ({'stride': 0}, 'stride must be .* at least 1, got 0'),
         ({'padding': -1}, 'padding must be .* at least 0, got -1'),
         ({'padding': 'full'}, "padding must be 'same', 'valid'.*got 'full'"),
         ({'padding': 'same', 'stride': 2}, "padding='same' needs stride 1"),
         ({'padding_mode': 'mirror'}, "padding_mode must be one of .*got 'mirror'"),
-        ({'offset_groups': 3}, 'offset_groups must .* divides in_channels=4, got 3'),
+        ({'offset_groups': 3}, 'offset_groups=3 does not divide in_channels=4'),
+        ({'offset_groups': 0}, 'offset_groups must be an int of at least 1, got 0'),
         ({'offset_clip': 'image'}, "offset_clip must be None, 'scope' or .*got 'image'"),
         ({'offset_clip': -1}, 'offset_clip must be .*got -1'),
         ({'offset_clip': True}, 'offset_clip must be .*got True'),

@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmdk import lift_kernel
-from mmdk.layers.lifting import rest_matrix
+from mmdk.layers.lifting import _lifting_matrix, rest_matrix
 from mmdk.ops import sample_kernel
 
 SHAPES = [
@@ -37,7 +38,9 @@ def test_samples_to_exactly_the_kernel(kernel_size, scope_size):
 def test_no_other_scope_with_that_sample_is_smoother(kernel_size, scope_size):
     kernel = torch.randn(kernel_size, dtype=torch.float64)
     scope = lift_kernel(kernel, scope_size)
-    invisible = torch.linalg.svd(rest_matrix(kernel_size, scope_size)).Vh[kernel.numel() :]
+    invisible = torch.linalg.svd(torch.from_numpy(rest_matrix(kernel_size, scope_size))).Vh[
+        kernel.numel() :
+    ]
     for change in invisible:
         for sign in (-1e-3, 1e-3):
             assert roughness(scope + sign * change.view(scope_size)) > roughness(scope)
@@ -70,9 +73,29 @@ def test_is_differentiable():
     [
         ((2, 2, 3, 3), 2, r'scope_size \(2, 2\) is smaller than the kernel \(3, 3\)'),
         ((2, 2, 3, 3), (4, 2), r'scope_size \(4, 2\) is smaller'),
-        ((3,), 4, r'weight must be .* got shape \(3,\)'),
+        ((3,), 4, r'weight must be .* got torch.float32 of shape \(3,\)'),
     ],
 )
 def test_bad_arguments(shape, scope_size, message):
     with pytest.raises(ValueError, match=message):
         lift_kernel(torch.zeros(shape), scope_size)
+
+
+def test_integers_are_refused():
+    with pytest.raises(ValueError, match='weight must be floating point'):
+        lift_kernel(torch.zeros(1, 1, 3, 3, dtype=torch.int8), 4)
+
+
+@pytest.mark.parametrize('first', ['meta', 'inference', 'fake'])
+def test_first_use_in_a_special_mode_harms_no_later_one(first):
+    _lifting_matrix.cache_clear()
+    modes = {
+        'meta': torch.device('meta'),
+        'inference': torch.inference_mode(),
+        'fake': FakeTensorMode(),
+    }
+    with modes[first]:
+        assert lift_kernel(torch.zeros(1, 1, 3, 3), 4).shape == (1, 1, 4, 4)
+    kernel = torch.ones(1, 1, 3, 3, requires_grad=True)
+    lift_kernel(kernel, 4).sum().backward()
+    assert kernel.grad.isfinite().all()

@@ -35,7 +35,7 @@ def test_heads_may_zero_it():
     assert not generator.weight.any()
 
 
-def test_init_weights_zeroes_it():
+def test_init_weights_of_the_layer_zeroes_it():
     layer = DeformKernel2d(4, 4, 3)
     nn.init.ones_(layer.conv_offset.weight)
     nn.init.ones_(layer.conv_offset.bias)

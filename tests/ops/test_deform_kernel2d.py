@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmdk.ops import deform_kernel2d, reference
-from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, ids
+from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, Case, ids
 
 MAIN = [DENSE, DEPTHWISE, EVERYTHING]
 
@@ -126,15 +126,38 @@ def test_only_wanted_gradients(frozen):
             torch.testing.assert_close(leaf.grad, all_gradients[name], **EXACT)
 
 
-@pytest.mark.parametrize('case', MAIN, ids=ids(MAIN))
-def test_same_bits_for_any_number_of_threads(case):
-    tensors = case.tensors(dtype=torch.float32)
+THREADED = [
+    *MAIN,
+    # One task each, long sums: the matrix products must not be shared out to threads either.
+    Case('one_tile', batch=1, in_channels=256, out_channels=18, size=(6, 6)),
+    Case('one_band', batch=1, in_channels=1024, out_channels=8, size=(3, 3)),
+    Case(
+        'one_band_dcn',
+        batch=1,
+        in_channels=512,
+        out_channels=8,
+        size=(3, 3),
+        image_offset_groups=1,
+        mask_groups=1,
+    ),
+    Case('one_output_channel', in_channels=2, out_channels=1, size=(150, 150), bias=True),
+    # Bands as low as their reach allows, several of each parity.
+    Case(
+        'narrow_bands', size=(33, 4), kernel=(5, 1), scope=(6, 1), padding=(6, 0), dilation=(3, 1)
+    ),
+]
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize('case', THREADED, ids=ids(THREADED))
+def test_same_bits_for_any_number_of_threads(case, dtype):
+    tensors = case.tensors(dtype=dtype)
     threads = torch.get_num_threads()
     try:
         results = []
         for count in (1, 2, 8):
             torch.set_num_threads(count)
-            results.append(run(deform_kernel2d, case, tensors, tensors['input'].dtype))
+            results.append(run(deform_kernel2d, case, tensors, dtype))
     finally:
         torch.set_num_threads(threads)
     for output, gradients in results[1:]:
@@ -143,7 +166,7 @@ def test_same_bits_for_any_number_of_threads(case):
             assert torch.equal(gradient, results[0][1][name]), name
 
 
-def test_sums_of_one_call_do_not_depend_on_the_batch():
+def test_an_images_result_does_not_depend_on_the_batch_it_is_in():
     case = EVERYTHING
     tensors = case.tensors()
     whole = deform_kernel2d(**tensors, **case.geometry)
@@ -154,4 +177,10 @@ def test_sums_of_one_call_do_not_depend_on_the_batch():
         )
         for n in range(case.batch)
     ]
-    torch.testing.assert_close(whole, torch.cat(per_image), **EXACT)
+    assert torch.equal(whole, torch.cat(per_image))
+
+
+def test_pixels_that_float32_cannot_number():
+    x = torch.zeros(1, 1, 1, 2**24 + 4)
+    x[..., -4:] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert torch.equal(deform_kernel2d(x, torch.ones(1, 1, 1, 1), kernel_size=1), x)

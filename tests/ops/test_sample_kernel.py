@@ -48,9 +48,9 @@ def test_one_kernel_per_image_is_what_the_global_form_convolves_with():
     [
         ({'weight': torch.zeros(1, 1, 4)}, r'weight must be .* got shape \[1, 1, 4\]'),
         ({'weight': torch.zeros(1, 1, 2, 4)}, r'the scope of weight, \(2, 4\), is smaller'),
-        ({'weight': torch.zeros(1, 1, 4, 4).int()}, 'weight has dtype int'),
+        ({'weight': torch.zeros(1, 1, 4, 4).int()}, 'weight has dtype Int'),
         ({'kernel_offset': torch.zeros(2, 17)}, r'kernel_offset must be .* \(N, 18\), got shape'),
-        ({'kernel_offset': torch.zeros(2, 18).double()}, 'kernel_offset has dtype double'),
+        ({'kernel_offset': torch.zeros(2, 18).double()}, 'kernel_offset has dtype torch.float64'),
         ({'kernel_offset': torch.zeros(2, 18, device='meta')}, 'kernel_offset is on meta'),
         ({'kernel_size': 0}, 'kernel_size must be a positive int'),
     ],
@@ -60,3 +60,11 @@ def test_bad_arguments(changed, message):
     arguments |= {'kernel_size': 3, **changed}
     with pytest.raises(ValueError, match=message):
         sample_kernel(**arguments)
+
+
+def test_wrong_gradient_shape_in_backward():
+    weight, offset = torch.zeros(1, 1, 4, 4), torch.zeros(2, 18)
+    with pytest.raises(ValueError, match=r'grad_kernels has shape \[9, 1, 1, 2, 1\], expected'):
+        torch.ops.mmdk.sample_kernel_backward(
+            torch.zeros(9, 1, 1, 2, 1), weight, offset, [3, 3], [True, True]
+        )
