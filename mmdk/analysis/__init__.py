@@ -1,10 +1,14 @@
 """Pictures of what was learnt. Needs matplotlib: `pip install mmdk[demo]`."""
 
-from .detections import plot_detections
-from .kernel_offsets import LayerOffsets, plot_kernel_offsets, record_kernel_offsets
-from .training_curve import plot_training_curve, read_scalars
+from mmdk.analysis.detections import plot_detections
+from mmdk.analysis.kernel_offsets import LayerOffsets, plot_kernel_offsets, record_kernel_offsets
+from mmdk.analysis.training_curve import plot_training_curve, read_scalars
 
 __all__ = [
-    'LayerOffsets', 'plot_detections', 'plot_kernel_offsets', 'plot_training_curve',
-    'read_scalars', 'record_kernel_offsets'
+    'LayerOffsets',
+    'plot_detections',
+    'plot_kernel_offsets',
+    'plot_training_curve',
+    'read_scalars',
+    'record_kernel_offsets',
 ]

@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import nn
 
 from mmdk.layers import DeformKernel2d
 
@@ -21,42 +24,42 @@ class LayerOffsets:
     """The kernel offsets of one call of one layer, for the first image of the batch.
 
     Attributes:
-        name (str): The layer's name in the model.
-        offsets (np.ndarray): (G, kh, kw, 2, H_out, W_out), (y, x) in scope cells.
-        scope_size (tuple[int, int]): Height and width of the scope, cells.
+        name: The layer's name in the model.
+        offsets: (G, kh, kw, 2, H_out, W_out), (y, x) in scope cells.
+        scope_size: Height and width of the scope, cells.
     """
 
     name: str
     offsets: np.ndarray
-    scope_size: tuple
+    scope_size: tuple[int, int]
 
     @property
-    def distance(self):
+    def distance(self) -> np.ndarray:
         """(H_out, W_out): How far the taps move, scope cells, mean over taps and groups."""
         return np.linalg.norm(self.offsets, axis=3).mean(axis=(0, 1, 2))
 
     @property
-    def rigid_taps(self):
+    def rigid_taps(self) -> np.ndarray:
         """(kh, kw, 2): Where the taps look the scope up without offsets, (y, x) cells."""
         kernel_size = np.array(self.offsets.shape[1:3])
         taps = np.stack(np.meshgrid(*map(np.arange, kernel_size), indexing='ij'), axis=-1)
         return taps + (np.array(self.scope_size) - kernel_size) / 2
 
-    def taps_at(self, y, x):
+    def taps_at(self, y: int, x: int) -> np.ndarray:
         """(G, kh, kw, 2): Where the taps look the scope up at output pixel (y, x)."""
         return self.rigid_taps + self.offsets[..., y, x]
 
 
 @contextlib.contextmanager
-def record_kernel_offsets(model):
+def record_kernel_offsets(model: nn.Module) -> Iterator[list[LayerOffsets]]:
     """Records the kernel offsets of every DK layer while the model runs.
 
     Args:
-        model (torch.nn.Module): Holds `DeformKernel2d` layers.
+        model: Holds `DeformKernel2d` layers.
 
     Yields:
-        list[LayerOffsets]: Filled while the model runs, one for each call of a layer (the
-        layers of a dense head are called once per pyramid level).
+        Filled while the model runs, one for each call of a layer (the layers of a dense head are
+        called once per pyramid level).
     """
     records = []
 
@@ -65,13 +68,17 @@ def record_kernel_offsets(model):
             with torch.no_grad():
                 offset = layer.kernel_offset(inputs[0])[0]
             offset = offset.reshape(-1, *layer.kernel_size, 2, *offset.shape[-2:])
-            records.append(LayerOffsets(
-                name, offset.float().cpu().numpy(), tuple(layer.scope_size)))
+            records.append(
+                LayerOffsets(name, offset.float().cpu().numpy(), tuple(layer.scope_size))
+            )
+
         return record
 
     handles = [
         layer.register_forward_pre_hook(recorder(name))
-        for name, layer in model.named_modules() if isinstance(layer, DeformKernel2d)]
+        for name, layer in model.named_modules()
+        if isinstance(layer, DeformKernel2d)
+    ]
     try:
         yield records
     finally:
@@ -79,70 +86,88 @@ def record_kernel_offsets(model):
             handle.remove()
 
 
-def plot_kernel_offsets(image, layers, points):
+def plot_kernel_offsets(
+    image: np.ndarray, layers: list[LayerOffsets], points: Sequence[tuple[float, float]]
+) -> Figure:
     """Draws, for each layer, how far the taps move over the image and where to at some points.
 
     Args:
-        image (np.ndarray): (H, W, 3) uint8 RGB, what the network saw.
-        layers (list[LayerOffsets]): One entry a layer.
-        points (Sequence[tuple[float, float]]): (y, x) in image pixels; one scope is drawn each.
+        image: (H, W, 3) uint8 RGB, what the network saw.
+        layers: One entry a layer.
+        points: (y, x) in image pixels; one scope is drawn each.
 
     Returns:
-        matplotlib.figure.Figure: Per layer the image under the mean distance of the taps, and
-        per point the scope's cells with the rigid (hollow) and the learned (filled) taps of the
-        first offset group.
+        Per layer the image under the mean distance of the taps, and per point the cells of the
+        scope with the rigid (hollow) and the learned (filled) taps of the first offset group.
     """
     rows = math.ceil(len(layers) / LAYERS_PER_ROW)
     panels = 1 + len(points)
     figure = Figure(
-        figsize=(LAYERS_PER_ROW * panels * PANEL + 1, rows * (PANEL + 0.3)), layout='constrained')
+        figsize=(LAYERS_PER_ROW * panels * PANEL, rows * (PANEL + 0.3)), layout='constrained'
+    )
     axes = figure.subplots(rows, LAYERS_PER_ROW * panels, squeeze=False).reshape(-1, panels)
     for axis in axes.flat:
         axis.set_axis_off()
-    farthest = max(layer.distance.max() for layer in layers)
     # The last row may have more axes than there are layers.
     for (map_axis, *scope_axes), layer in zip(axes, layers, strict=False):
-        shown = _draw_distance(map_axis, image, layer, points, farthest)
+        _draw_distance(map_axis, image, layer, points)
         for index, (axis, point) in enumerate(zip(scope_axes, points, strict=True)):
             _draw_scope(axis, layer, _output_pixel(layer, point, image), _colour(index))
     figure.suptitle(
-        'Maps: how far the taps move, mean over taps.  Squares: the cells of the scope at the '
-        'marked points; rigid taps hollow, learned taps filled.', fontsize=9)
-    figure.colorbar(shown, ax=axes, shrink=0.5, aspect=40, label='scope cells')
+        'Maps: how far the taps move, mean over taps, from 0 (dark) to the maximum named above.\n'
+        'Squares: the cells of the scope at the marked points; rigid taps hollow, learned filled.',
+        fontsize=9,
+    )
     return figure
 
 
-def _colour(index):
+def _colour(index: int) -> tuple[float, ...]:
     return matplotlib.colormaps['Set1'](index)
 
 
-def _output_pixel(layer, point, image):
+def _output_pixel(layer: LayerOffsets, point: tuple[float, float], image: np.ndarray) -> np.ndarray:
     """The output pixel of a layer that lies over a point of the image."""
     size = np.array(layer.offsets.shape[-2:])
     return np.minimum((np.array(point) * size / image.shape[:2]).astype(int), size - 1)
 
 
-def _draw_distance(axis, image, layer, points, farthest):
+def _draw_distance(
+    axis: Axes,
+    image: np.ndarray,
+    layer: LayerOffsets,
+    points: Sequence[tuple[float, float]],
+) -> None:
     height, width = image.shape[:2]
     extent = (0, width, height, 0)
     axis.imshow(image, extent=extent, cmap='gray')
-    shown = axis.imshow(
-        layer.distance, extent=extent, alpha=0.55, cmap='inferno', vmin=0, vmax=farthest,
-        interpolation='nearest')
+    axis.imshow(
+        layer.distance,
+        extent=extent,
+        alpha=0.55,
+        cmap='inferno',
+        vmin=0,
+        vmax=layer.distance.max(),
+        interpolation='nearest',
+    )
     for index, (y, x) in enumerate(points):
         axis.plot(x, y, marker='s', color=_colour(index), markeredgecolor='white', markersize=7)
     axis.set_title(
         f'{layer.name}\nmean {layer.distance.mean():.2f}, max {layer.distance.max():.2f} cells',
-        fontsize=7)
-    return shown
+        fontsize=7,
+    )
 
 
-def _draw_scope(axis, layer, pixel, colour):
+def _draw_scope(
+    axis: Axes, layer: LayerOffsets, pixel: np.ndarray, colour: tuple[float, ...]
+) -> None:
     height, width = layer.scope_size
     for y in range(height):
         for x in range(width):
-            axis.add_patch(Rectangle(
-                (x - 0.5, y - 0.5), 1, 1, facecolor='0.95', edgecolor='0.75', linewidth=0.8))
+            axis.add_patch(
+                Rectangle(
+                    (x - 0.5, y - 0.5), 1, 1, facecolor='0.95', edgecolor='0.75', linewidth=0.8
+                )
+            )
     rigid = layer.rigid_taps.reshape(-1, 2)
     learned = layer.taps_at(*pixel)[0].reshape(-1, 2)
     for (y0, x0), (y1, x1) in zip(rigid, learned, strict=True):

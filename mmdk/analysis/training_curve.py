@@ -3,21 +3,21 @@
 import json
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
-def read_scalars(work_dir):
+def read_scalars(work_dir: str | Path) -> tuple[dict[int, float], dict[int, float]]:
     """Reads what mmengine's LocalVisBackend recorded in a work directory.
 
     A training that was interrupted and resumed left several records; where they overlap, the
     later one counts.
 
     Args:
-        work_dir (str | Path): The directory given to train.py.
+        work_dir: The directory given to train.py.
 
     Returns:
-        tuple[dict[int, float], dict[int, float]]: By epoch, the last logged training loss and the
-        validation box AP (0 to 1).
+        By epoch, the last logged training loss, and the validation box AP (0 to 1).
 
     Raises:
         FileNotFoundError: There are no records.
@@ -26,7 +26,8 @@ def read_scalars(work_dir):
     records = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
     if not records:
         raise FileNotFoundError(
-            f'{work_dir} has no */vis_data/scalars.json: expected the work_dir of a training.')
+            f'{work_dir} has no */vis_data/scalars.json: expected the work_dir of a training.'
+        )
     losses, precisions = {}, {}
     for record in records:
         for line in record.read_text().splitlines():
@@ -38,15 +39,15 @@ def read_scalars(work_dir):
     return losses, precisions
 
 
-def plot_training_curve(losses, precisions):
+def plot_training_curve(losses: dict[int, float], precisions: dict[int, float]) -> Figure:
     """Draws the training loss and the validation AP over the epochs.
 
     Args:
-        losses (dict[int, float]): Training loss by epoch.
-        precisions (dict[int, float]): Validation box AP by epoch.
+        losses: Training loss by epoch.
+        precisions: Validation box AP by epoch.
 
     Returns:
-        matplotlib.figure.Figure: The curve.
+        The curve.
     """
     figure = Figure(figsize=(7, 4), layout='constrained')
     loss_axis = figure.subplots()
@@ -59,7 +60,7 @@ def plot_training_curve(losses, precisions):
     return figure
 
 
-def _plot(axis, values, label, colour):
+def _plot(axis: Axes, values: dict[int, float], label: str, colour: str) -> None:
     axis.plot(list(values), list(values.values()), marker='o', markersize=3, color=colour)
     axis.set_ylabel(label, color=colour)
     axis.tick_params(axis='y', labelcolor=colour)

@@ -12,6 +12,7 @@ import math
 import platform
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -21,9 +22,12 @@ from PIL import Image
 from scipy.ndimage import affine_transform, gaussian_filter, shift
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from sklearn.utils import Bunch
 
 CLASSES = tuple('0123456789')
 SPLITS = ('train', 'val')
+
+Box = tuple[slice, slice]  # rows and columns, pixels
 
 # Grey levels: an image is background + ink + noise, a box is tight around ink >= INK_THRESHOLD.
 BACKGROUND = 56
@@ -42,7 +46,7 @@ MANIFEST = 'digits.json'
 REVISION = 1
 
 
-def _option(default, text):
+def _option(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={'help': text})
 
 
@@ -50,11 +54,13 @@ def _option(default, text):
 class DigitsOptions:
     """What to generate. Pairs are ranges (low, high); "up to" goes either way."""
 
-    train_images: int = _option(600, 'number of training images')
+    train_images: int = _option(1200, 'number of training images')
     val_images: int = _option(200, 'number of validation images')
     image_size: int = _option(128, 'height and width of an image, pixels')
-    digits: tuple = _option((1, 4), 'digits an image; those that find no free place are left out')
-    scale: tuple = _option((2.0, 7.0), 'pixels per cell of the 8x8 scan')
+    digits: tuple[int, int] = _option(
+        (1, 4), 'digits an image; those that find no free place are left out'
+    )
+    scale: tuple[float, float] = _option((2.0, 7.0), 'pixels per cell of the 8x8 scan')
     aspect: float = _option(1.4, 'up to this ratio of the horizontal and vertical scales')
     rotation: float = _option(30.0, 'up to this angle, degrees')
     shear: float = _option(0.3, 'up to this horizontal shear, pixels per pixel')
@@ -62,7 +68,7 @@ class DigitsOptions:
     val_fraction: float = _option(0.25, 'share of the handwritten digits kept for validation')
     seed: int = _option(0, 'seed of everything random')
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field.name, getattr(self, field.name), field.default)
         _check(self.train_images >= 1, 'train_images', self.train_images, 'at least 1')
@@ -73,22 +79,27 @@ class DigitsOptions:
         _check(0 <= self.rotation <= 180, 'rotation', self.rotation, '0 to 180 degrees')
         _check(self.shear >= 0, 'shear', self.shear, 'at least 0')
         _check(self.noise >= 0, 'noise', self.noise, 'at least 0')
-        _check(0.05 <= self.val_fraction <= 0.95, 'val_fraction', self.val_fraction,
-               '0.05 to 0.95, so that both splits have digits of every class')
+        _check(
+            0.05 <= self.val_fraction <= 0.95,
+            'val_fraction',
+            self.val_fraction,
+            '0.05 to 0.95, so that both splits have digits of every class',
+        )
         _check(self.seed >= 0, 'seed', self.seed, 'at least 0')
         self._check_largest_digit_fits()
 
-    def _check_largest_digit_fits(self):
+    def _check_largest_digit_fits(self) -> None:
         stretch = np.linalg.norm(warp_matrix(self.scale[1], self.aspect, 0, self.shear), ord=2)
         span = math.ceil(INKED_SIZE * math.sqrt(2) * stretch)
         if span > self.image_size:
             raise ValueError(
                 f'image_size={self.image_size} is too small: with scale={self.scale}, '
                 f'aspect={self.aspect} and shear={self.shear} a digit can span {span} pixels. '
-                'Enlarge the image or weaken the deformation.')
+                'Enlarge the image or weaken the deformation.'
+            )
 
 
-def _check_type(name, value, default):
+def _check_type(name: str, value: Any, default: Any) -> None:
     if isinstance(default, tuple):
         if not (isinstance(value, tuple) and len(value) == len(default)):
             raise TypeError(f'{name}={value!r} is no range: expected a tuple (low, high).')
@@ -101,22 +112,22 @@ def _check_type(name, value, default):
     _check(math.isfinite(value), name, value, 'a finite number')
 
 
-def _check(holds, name, value, expected):
+def _check(holds: bool, name: str, value: Any, expected: str) -> None:
     if not holds:
         raise ValueError(f'{name}={value!r} is out of range: expected {expected}.')
 
 
-def make_digits(out, options):
+def make_digits(out: str | Path, options: DigitsOptions) -> bool:
     """Writes the set, unless the folder holds it already.
 
     The folder appears complete or not at all, whenever the process is interrupted.
 
     Args:
-        out (str | Path): Folder to make, with train/, val/, annotations/ and digits.json.
-        options (DigitsOptions): What to generate.
+        out: Folder to make, with train/, val/, annotations/ and digits.json.
+        options: What to generate.
 
     Returns:
-        bool: Whether the set was written; False where it was there.
+        Whether the set was written; False where it was there.
 
     Raises:
         FileExistsError: The folder holds something else. It is left as it is.
@@ -133,7 +144,7 @@ def make_digits(out, options):
     return True
 
 
-def _check_is_ours(out, options):
+def _check_is_ours(out: Path, options: DigitsOptions) -> None:
     cure = 'Move it away or name another folder; nothing was changed.'
     try:
         manifest = json.loads((out / MANIFEST).read_text())
@@ -146,13 +157,15 @@ def _check_is_ours(out, options):
     if found != asked:
         differing = ', '.join(
             f'{name}={found.get(name)!r} instead of {value!r}'
-            for name, value in asked.items() if found.get(name) != value)
+            for name, value in asked.items()
+            if found.get(name) != value
+        )
         raise FileExistsError(f'{out} holds a digits set with {differing}. {cure}')
     if sha256 != _digest(out):
         raise FileExistsError(f'{out} was changed after it was made. {cure}')
 
 
-def _digest(folder):
+def _digest(folder: Path) -> str:
     """SHA-256 over names and contents of all files but the manifest."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob('*')):
@@ -162,11 +175,10 @@ def _digest(folder):
     return digest.hexdigest()
 
 
-def _write_set(folder, options):
+def _write_set(folder: Path, options: DigitsOptions) -> None:
     source = load_digits()
     (folder / 'annotations').mkdir(parents=True)
-    for split, members in zip(
-            SPLITS, split_scans(source.target, options), strict=True):
+    for split, members in zip(SPLITS, split_scans(source.target, options), strict=True):
         coco = _write_images(folder / split, split, source, members, options)
         (folder / 'annotations' / f'{split}.json').write_text(json.dumps(coco))
     manifest = {
@@ -174,27 +186,34 @@ def _write_set(folder, options):
         'options': dataclasses.asdict(options),
         'versions': {
             'python': platform.python_version(),
-            **{package.__name__: package.__version__ for package in (np, scipy, sklearn, PIL)}},
-        'sha256': _digest(folder)}
+            **{package.__name__: package.__version__ for package in (np, scipy, sklearn, PIL)},
+        },
+        'sha256': _digest(folder),
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
 
 
-def split_scans(labels, options):
+def split_scans(labels: np.ndarray, options: DigitsOptions) -> list[np.ndarray]:
     """Parts the handwritten digits, class by class, so that no scan is in both splits.
 
     Args:
-        labels (np.ndarray): (N,) class of each scan.
-        options (DigitsOptions): Gives val_fraction and seed.
+        labels: (N,) class of each scan.
+        options: Gives val_fraction and seed.
 
     Returns:
-        list[np.ndarray]: Indices of the scans for training and for validation.
+        Indices of the scans for training and for validation.
     """
     return train_test_split(
-        np.arange(len(labels)), test_size=options.val_fraction, stratify=labels,
-        random_state=options.seed)
+        np.arange(len(labels)),
+        test_size=options.val_fraction,
+        stratify=labels,
+        random_state=options.seed,
+    )
 
 
-def _write_images(folder, split, source, members, options):
+def _write_images(
+    folder: Path, split: str, source: Bunch, members: np.ndarray, options: DigitsOptions
+) -> dict:
     folder.mkdir()
     images, annotations = [], []
     for index in range(getattr(options, f'{split}_images')):
@@ -203,32 +222,45 @@ def _write_images(folder, split, source, members, options):
         pixels, placed = draw_image(rng, source.images, members, options)
         name = f'{index:06d}.png'
         Image.fromarray(pixels).save(folder / name)
-        images.append({
-            'id': index, 'file_name': name,
-            'height': options.image_size, 'width': options.image_size})
+        images.append(
+            {
+                'id': index,
+                'file_name': name,
+                'height': options.image_size,
+                'width': options.image_size,
+            }
+        )
         for scan, (rows, columns) in placed:
             height, width = rows.stop - rows.start, columns.stop - columns.start
-            annotations.append({
-                'id': len(annotations) + 1,  # pycocotools takes 0 for "unmatched"
-                'image_id': index, 'category_id': int(source.target[scan]),
-                'bbox': [columns.start, rows.start, width, height],
-                'area': width * height, 'iscrowd': 0, 'scan': int(scan)})
+            annotations.append(
+                {
+                    'id': len(annotations) + 1,  # pycocotools takes 0 for "unmatched"
+                    'image_id': index,
+                    'category_id': int(source.target[scan]),
+                    'bbox': [columns.start, rows.start, width, height],
+                    'area': width * height,
+                    'iscrowd': 0,
+                    'scan': int(scan),
+                }
+            )
     categories = [{'id': label, 'name': name} for label, name in enumerate(CLASSES)]
     return {'images': images, 'annotations': annotations, 'categories': categories}
 
 
-def draw_image(rng, scans, members, options):
+def draw_image(
+    rng: np.random.Generator, scans: np.ndarray, members: np.ndarray, options: DigitsOptions
+) -> tuple[np.ndarray, list[tuple[int, Box]]]:
     """Draws one image.
 
     Args:
-        rng (np.random.Generator): Source of everything random.
-        scans (np.ndarray): (N, 8, 8) handwritten digits, ink from 0 to 16.
-        members (np.ndarray): Indices of the scans to choose from.
-        options (DigitsOptions): What to draw.
+        rng: Source of everything random.
+        scans: (N, 8, 8) handwritten digits, ink from 0 to 16.
+        members: Indices of the scans to choose from.
+        options: What to draw.
 
     Returns:
-        tuple[np.ndarray, list]: The image, (size, size) uint8, and for each digit the index of
-        its scan and its box as slices of rows and columns. Boxes do not overlap.
+        The image, (size, size) uint8, and for each digit the index of its scan and its box. The
+        boxes do not overlap.
     """
     size = options.image_size
     canvas = np.zeros((size, size), np.uint8)
@@ -249,25 +281,26 @@ def draw_image(rng, scans, members, options):
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8), placed
 
 
-def _random_warp(rng, options):
+def _random_warp(rng: np.random.Generator, options: DigitsOptions) -> np.ndarray:
     return warp_matrix(
         scale=rng.uniform(*options.scale),
         aspect=math.exp(rng.uniform(-1, 1) * math.log(options.aspect)),
         rotation=rng.uniform(-1, 1) * options.rotation,
-        shear=rng.uniform(-1, 1) * options.shear)
+        shear=rng.uniform(-1, 1) * options.shear,
+    )
 
 
-def warp_matrix(scale, aspect, rotation, shear):
+def warp_matrix(scale: float, aspect: float, rotation: float, shear: float) -> np.ndarray:
     """The linear map from the cells of a scan to the pixels of an image.
 
     Args:
-        scale (float): Pixels per cell, geometric mean of the two axes.
-        aspect (float): Horizontal over vertical scale.
-        rotation (float): Degrees, counter-clockwise on the screen.
-        shear (float): Pixels moved rightwards per pixel downwards, before the rotation.
+        scale: Pixels per cell, geometric mean of the two axes.
+        aspect: Horizontal over vertical scale.
+        rotation: Degrees, counter-clockwise on the screen.
+        shear: Pixels moved rightwards per pixel downwards, before the rotation.
 
     Returns:
-        np.ndarray: (2, 2) float64, acting on (y, x).
+        (2, 2) float64, acting on (y, x).
     """
     angle = math.radians(rotation)
     rotate = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -276,16 +309,16 @@ def warp_matrix(scale, aspect, rotation, shear):
     return rotate @ slant @ stretch
 
 
-def render_digit(scan, matrix, size):
+def render_digit(scan: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
     """Draws one warped digit in the middle of an empty image.
 
     Args:
-        scan (np.ndarray): (8, 8) ink, 0 to 16.
-        matrix (np.ndarray): (2, 2) map from cells to pixels, acting on (y, x).
-        size (int): Height and width of the image, pixels.
+        scan: (8, 8) ink, 0 to 16.
+        matrix: (2, 2) map from cells to pixels, acting on (y, x).
+        size: Height and width of the image, pixels.
 
     Returns:
-        np.ndarray: (size, size) uint8, ink in grey levels above the background.
+        (size, size) uint8, ink in grey levels above the background.
     """
     padded = np.pad(scan, 2)  # cubic splines ring at a hard edge: let the ink fade out
     inverse = np.linalg.inv(matrix)
@@ -295,22 +328,23 @@ def render_digit(scan, matrix, size):
     return np.clip(np.rint(ink * (FULL_INK / SCAN_INK)), 0, FULL_INK).astype(np.uint8)
 
 
-def tight_box(ink):
+def tight_box(ink: np.ndarray) -> Box:
     """The smallest box that holds all ink >= INK_THRESHOLD.
 
     Args:
-        ink (np.ndarray): (H, W) grey levels above the background.
+        ink: (H, W) grey levels above the background.
 
     Returns:
-        tuple[slice, slice]: Rows and columns, pixels.
+        Rows and columns, pixels.
     """
     inked = ink >= INK_THRESHOLD
     return tuple(
         slice(int(line[0]), int(line[-1]) + 1)
-        for line in (np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))))
+        for line in (np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0)))
+    )
 
 
-def _find_place(rng, box, taken):
+def _find_place(rng: np.random.Generator, box: Box, taken: np.ndarray) -> Box | None:
     extent = np.array([side.stop - side.start for side in box])
     for _ in range(PLACEMENT_TRIES):
         corner = rng.integers(0, np.array(taken.shape) - extent, endpoint=True)
@@ -320,6 +354,6 @@ def _find_place(rng, box, taken):
     return None
 
 
-def _noise(rng, size, strength):
+def _noise(rng: np.random.Generator, size: int, strength: float) -> np.ndarray:
     blotches = gaussian_filter(rng.standard_normal((size, size)), BLOTCH_SIGMA, mode='wrap')
     return strength * (rng.standard_normal((size, size)) + blotches / blotches.std())
