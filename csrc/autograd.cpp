@@ -1,61 +1,16 @@
 // Derivatives. Each backward is an operator of its own; differentiating it again is refused.
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include "common/checks.h"
+#include "operators.h"
 
 namespace mmdk {
 namespace {
 
+using operators::Six;
+using operators::Two;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-using Six = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-using Two = std::tuple<at::Tensor, at::Tensor>;
-
-at::Tensor call_deform_kernel2d(const at::Tensor& input, const at::Tensor& weight,
-                                const OptionalTensor& kernel_offset,
-                                const OptionalTensor& image_offset, const OptionalTensor& mask,
-                                const OptionalTensor& bias, at::IntArrayRef kernel_size,
-                                at::IntArrayRef stride, at::IntArrayRef padding,
-                                at::IntArrayRef dilation) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mmdk::deform_kernel2d", "")
-                             .typed<decltype(call_deform_kernel2d)>();
-  return op.call(input, weight, kernel_offset, image_offset, mask, bias, kernel_size, stride,
-                 padding, dilation);
-}
-
-Six call_deform_kernel2d_backward(const at::Tensor& grad_output, const at::Tensor& input,
-                                  const at::Tensor& weight, const OptionalTensor& kernel_offset,
-                                  const OptionalTensor& image_offset, const OptionalTensor& mask,
-                                  const OptionalTensor& bias, at::IntArrayRef kernel_size,
-                                  at::IntArrayRef stride, at::IntArrayRef padding,
-                                  at::IntArrayRef dilation, std::array<bool, 6> output_mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mmdk::deform_kernel2d_backward", "")
-                             .typed<decltype(call_deform_kernel2d_backward)>();
-  return op.call(grad_output, input, weight, kernel_offset, image_offset, mask, bias, kernel_size,
-                 stride, padding, dilation, output_mask);
-}
-
-at::Tensor call_sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offset,
-                              at::IntArrayRef kernel_size) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mmdk::sample_kernel", "")
-                             .typed<decltype(call_sample_kernel)>();
-  return op.call(weight, kernel_offset, kernel_size);
-}
-
-Two call_sample_kernel_backward(const at::Tensor& grad_kernels, const at::Tensor& weight,
-                                const at::Tensor& kernel_offset, at::IntArrayRef kernel_size,
-                                std::array<bool, 2> output_mask) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mmdk::sample_kernel_backward", "")
-                             .typed<decltype(call_sample_kernel_backward)>();
-  return op.call(grad_kernels, weight, kernel_offset, kernel_size, output_mask);
-}
 
 // Saved variables are undefined where an optional argument is absent.
 at::Tensor or_undefined(const OptionalTensor& tensor) { return tensor.value_or(at::Tensor()); }
@@ -86,8 +41,8 @@ class DeformKernel2d : public torch::autograd::Function<DeformKernel2d> {
     context->saved_data["stride"] = stride;
     context->saved_data["padding"] = padding;
     context->saved_data["dilation"] = dilation;
-    return call_deform_kernel2d(input, weight, kernel_offset, image_offset, mask, bias, kernel_size,
-                                stride, padding, dilation);
+    return operators::deform_kernel2d(input, weight, kernel_offset, image_offset, mask, bias,
+                                      kernel_size, stride, padding, dilation);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -97,7 +52,7 @@ class DeformKernel2d : public torch::autograd::Function<DeformKernel2d> {
     for (size_t i = 0, edge = 0; i < wanted.size(); ++i) {
       wanted[i] = saved[i].defined() && context->needs_input_grad(edge++);
     }
-    const auto grads = call_deform_kernel2d_backward(
+    const auto grads = operators::deform_kernel2d_backward(
         gradients[0], saved[0], saved[1], or_absent(saved[2]), or_absent(saved[3]),
         or_absent(saved[4]), or_absent(saved[5]), context->saved_data["kernel_size"].toIntVector(),
         context->saved_data["stride"].toIntVector(), context->saved_data["padding"].toIntVector(),
@@ -129,9 +84,9 @@ class DeformKernel2dBackward : public torch::autograd::Function<DeformKernel2dBa
                                at::IntArrayRef stride, at::IntArrayRef padding,
                                at::IntArrayRef dilation, std::array<bool, 6> output_mask) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const auto grads =
-        call_deform_kernel2d_backward(grad_output, input, weight, kernel_offset, image_offset, mask,
-                                      bias, kernel_size, stride, padding, dilation, output_mask);
+    const auto grads = operators::deform_kernel2d_backward(
+        grad_output, input, weight, kernel_offset, image_offset, mask, bias, kernel_size, stride,
+        padding, dilation, output_mask);
     return {std::get<0>(grads), std::get<1>(grads), std::get<2>(grads),
             std::get<3>(grads), std::get<4>(grads), std::get<5>(grads)};
   }
@@ -148,13 +103,13 @@ class SampleKernel : public torch::autograd::Function<SampleKernel> {
     at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({weight, kernel_offset});
     context->saved_data["kernel_size"] = kernel_size;
-    return call_sample_kernel(weight, kernel_offset, kernel_size);
+    return operators::sample_kernel(weight, kernel_offset, kernel_size);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto saved = context->get_saved_variables();
     const std::array<bool, 2> wanted{context->needs_input_grad(0), context->needs_input_grad(1)};
-    const auto grads = call_sample_kernel_backward(
+    const auto grads = operators::sample_kernel_backward(
         gradients[0], saved[0], saved[1], context->saved_data["kernel_size"].toIntVector(), wanted);
     const at::Tensor none;
     return {wanted[0] ? std::get<0>(grads) : none, wanted[1] ? std::get<1>(grads) : none, none};
@@ -167,8 +122,8 @@ class SampleKernelBackward : public torch::autograd::Function<SampleKernelBackwa
                                const at::Tensor& weight, const at::Tensor& kernel_offset,
                                at::IntArrayRef kernel_size, std::array<bool, 2> output_mask) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    const auto grads =
-        call_sample_kernel_backward(grad_kernels, weight, kernel_offset, kernel_size, output_mask);
+    const auto grads = operators::sample_kernel_backward(grad_kernels, weight, kernel_offset,
+                                                         kernel_size, output_mask);
     return {std::get<0>(grads), std::get<1>(grads)};
   }
 

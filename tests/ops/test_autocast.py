@@ -1,0 +1,54 @@
+"""Autocast on the CPU: input, weight and bias in the lower precision, offsets as they come."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmdk.layers import DeformKernel2d
+from mmdk.ops import deform_kernel2d
+from tests.ops.cases import EVERYTHING
+
+HALF = [torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize('dtype', HALF, ids=str)
+@pytest.mark.parametrize('offset_dtype', [torch.float32, 'same', 'other'], ids=str)
+def test_equals_casting_by_hand(dtype, offset_dtype):
+    tensors = EVERYTHING.tensors(dtype=torch.float32)
+    other = HALF[1 - HALF.index(dtype)]
+    chosen = {'same': dtype, 'other': other}.get(offset_dtype, offset_dtype)
+    for name in ('kernel_offset', 'image_offset', 'mask'):
+        tensors[name] = tensors[name].to(chosen)
+    with torch.autocast('cpu', dtype):
+        output = deform_kernel2d(**tensors, **EVERYTHING.geometry)
+    by_hand = {
+        name: tensor.to(dtype) if name in ('input', 'weight', 'bias') else tensor
+        for name, tensor in tensors.items()
+    }
+    if offset_dtype == 'other':
+        by_hand |= {n: by_hand[n].float() for n in ('kernel_offset', 'image_offset', 'mask')}
+    assert output.dtype == dtype
+    assert torch.equal(output, deform_kernel2d(**by_hand, **EVERYTHING.geometry))
+
+
+def test_float64_is_left_alone():
+    tensors = EVERYTHING.tensors(dtype=torch.float64)
+    with torch.autocast('cpu', torch.bfloat16):
+        output = deform_kernel2d(**tensors, **EVERYTHING.geometry)
+    assert torch.equal(output, deform_kernel2d(**tensors, **EVERYTHING.geometry))
+
+
+@pytest.mark.parametrize('dtype', HALF, ids=str)
+def test_layer_trains(dtype):
+    layer = nn.Sequential(DeformKernel2d(4, 8, 3, padding=1), nn.ReLU(), DeformKernel2d(8, 4, 3))
+    x = torch.randn(2, 4, 9, 8)
+    with torch.autocast('cpu', dtype):
+        output = layer(x)
+    assert output.dtype == dtype
+    output.float().square().mean().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.dtype == torch.float32, name
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+    # The same function, up to rounding.
+    exact = layer(x)
+    assert (output - exact).norm() < 0.02 * exact.norm()
