@@ -8,8 +8,11 @@ namespace mmdk::cpu {
 namespace {
 
 // Wide enough for a matrix product of 16 cells * 64 channels, narrow enough for its tile to stay in
-// the L2 cache; at least 8 blocks from 128 channels on, so that they can be shared out to threads.
-int64_t block_width(int64_t channels) { return std::clamp<int64_t>((channels + 7) / 8, 16, 64); }
+// the L2 cache. The gradient of an input that is read through image offsets is shared out by
+// blocks, so there should be several of them.
+int64_t block_width(int64_t channels, bool shared_out) {
+  return shared_out ? std::clamp<int64_t>((channels + 7) / 8, 16, 64) : 64;
+}
 
 std::vector<Segment> make_segments(int64_t begin, int64_t end, const Geometry<int64_t>& g) {
   const int64_t per_kernel_offset = g.in_channels / g.kernel_offset_groups;
@@ -39,10 +42,10 @@ at::Tensor block_view(const at::Tensor& weight, const Block& block, const Geomet
 
 }  // namespace
 
-std::vector<Block> make_blocks(const Geometry<int64_t>& g) {
+std::vector<Block> make_blocks(const Geometry<int64_t>& g, bool has_image_offset) {
   const int64_t groups = g.depthwise() ? 1 : g.groups;
   const int64_t channels = g.in_channels / groups;
-  const int64_t width = block_width(channels);
+  const int64_t width = block_width(channels, has_image_offset);
   std::vector<Block> blocks;
   for (int64_t group = 0; group < groups; ++group) {
     for (int64_t channel = 0; channel < channels; channel += width) {

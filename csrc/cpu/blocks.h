@@ -25,7 +25,7 @@ struct Block {
 };
 
 // Depends on the geometry alone, never on the number of threads: so do all sums.
-std::vector<Block> make_blocks(const Geometry<int64_t>& geometry);
+std::vector<Block> make_blocks(const Geometry<int64_t>& geometry, bool has_image_offset);
 
 // The weight (C_out, C_in/groups, S_h, S_w) of a block with its channels innermost: (outputs of the
 // group, cells, width), or (cells, width) when depthwise.

@@ -8,7 +8,7 @@
 #include "common/bilinear.h"
 #include "common/checks.h"
 #include "common/results.h"
-#include "cpu/vector.h"
+#include "cpu/look_up_cells.h"
 
 namespace mmdk::cpu {
 namespace {
@@ -60,9 +60,8 @@ at::Tensor forward(const at::Tensor& weight, const at::Tensor& kernel_offset,
     scalar_t* to = kernels.data_ptr<scalar_t>();
     at::parallel_for(0, s.batch * s.taps, 1, [&](int64_t begin, int64_t end) {
       for_each_tap(offsets, begin, end, s, [&](int64_t i, const Lookup<scalar_t>& lookup) {
-        for_each_cell(lookup, s.scope_width, [&](int64_t cell, scalar_t value, scalar_t, scalar_t) {
-          add_scaled(to + i * s.rows, from + cell * s.rows, value, s.rows);
-        });
+        simd::kernels<scalar_t>().gather(
+            to + i * s.rows, from, cells_of(lookup, s.scope_width, s.rows, scalar_t(1)), s.rows);
       });
     });
   });
@@ -77,11 +76,10 @@ void backward_offset(const T* grad, const T* scope, const T* offsets, const Size
                      T* grad_offset) {
   at::parallel_for(0, s.batch * s.taps, 1, [&](int64_t begin, int64_t end) {
     for_each_tap(offsets, begin, end, s, [&](int64_t i, const Lookup<T>& lookup) {
-      for_each_cell(lookup, s.scope_width, [&](int64_t cell, T, T slope_y, T slope_x) {
-        const T along = dot(grad + i * s.rows, scope + cell * s.rows, s.rows);
-        grad_offset[i * 2] += slope_y * along;
-        grad_offset[i * 2 + 1] += slope_x * along;
-      });
+      T along[4];
+      simd::kernels<T>().dots(along, scope, cells_of(lookup, s.scope_width, s.rows, T(1)),
+                              grad + i * s.rows, s.rows);
+      add_coordinate_gradient(lookup, along, T(1), grad_offset + i * 2, 1);
     });
   });
 }
@@ -92,10 +90,8 @@ void backward_weight(const T* grad, const T* offsets, const Sizes& s, T* grad_sc
   constexpr int64_t kRowsPerTask = 256;
   at::parallel_for(0, s.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     for_each_tap(offsets, 0, s.batch * s.taps, s, [&](int64_t i, const Lookup<T>& lookup) {
-      for_each_cell(lookup, s.scope_width, [&](int64_t cell, T value, T, T) {
-        add_scaled(grad_scope + cell * s.rows + begin, grad + i * s.rows + begin, value,
-                   end - begin);
-      });
+      simd::kernels<T>().scatter(grad_scope + begin, cells_of(lookup, s.scope_width, s.rows, T(1)),
+                                 grad + i * s.rows + begin, end - begin);
     });
   });
 }

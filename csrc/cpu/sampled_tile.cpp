@@ -2,10 +2,9 @@
 
 #include <algorithm>
 
-#include "cpu/vector.h"
+#include "cpu/look_up_cells.h"
 
 namespace mmdk::cpu {
-
 template <typename T>
 void SampledTile<T>::move_to(const PixelRange& pixels) {
   pixels_ = pixels;
@@ -27,11 +26,8 @@ const T* SampledTile<T>::tap_values(const Tap<T>& tap, int64_t channel, int64_t 
            (tap.image.y.cell[0] * geometry_.width + tap.image.x.cell[0]) * geometry_.in_channels;
   }
   values_.assign(channels, T(0));
-  for_each_cell(tap.image, geometry_.width, [&](int64_t cell, T value, T, T) {
-    if (value != 0) {
-      add_scaled(values_.data(), image + cell * geometry_.in_channels, value, channels);
-    }
-  });
+  kernels_.gather(values_.data(), image,
+                  cells_of(tap.image, geometry_.width, geometry_.in_channels, T(1)), channels);
   return values_.data();
 }
 
@@ -47,10 +43,8 @@ T* SampledTile<T>::sample(const Block& block) {
         if (!tap.scope.inside || !tap.image.inside) continue;
         const int64_t channels = s.end - s.begin;
         const T* values = tap_values(tap, block.begin + s.begin, channels);
-        for_each_cell(tap.scope, geometry_.scope_width, [&](int64_t cell, T value, T, T) {
-          const T factor = value * tap.mask;
-          if (factor != 0) add_scaled(z + cell * width + s.begin, values, factor, channels);
-        });
+        kernels_.scatter(z + s.begin, cells_of(tap.scope, geometry_.scope_width, width, tap.mask),
+                         values, channels);
       }
     }
   }
@@ -81,50 +75,38 @@ void SampledTile<T>::distribute_tap(const Tap<T>& tap, const T* grad_z, const Bl
   const int64_t position = pixels_.begin + pixel;
   const T* values = tap_values(tap, first_channel, channels);
 
-  // The gradient that arrives at the sampled values, mask not yet applied; and at the scope
-  // coordinate.
+  // What arrives at the sampled values, mask not yet applied.
+  const T* grad_scope = grad_z + segment.begin;
+  const auto scope = cells_of(tap.scope, g.scope_width, block.width(), T(1));
   grad_values_.assign(channels, T(0));
-  T grad_y = 0, grad_x = 0;
-  for_each_cell(tap.scope, g.scope_width, [&](int64_t cell, T value, T slope_y, T slope_x) {
-    const T* grad_cell = grad_z + cell * block.width() + segment.begin;
-    if (value != 0) add_scaled(grad_values_.data(), grad_cell, value, channels);
-    if (targets.kernel_offset != nullptr) {
-      const T along = tap.mask * dot(values, grad_cell, channels);
-      grad_y += slope_y * along;
-      grad_x += slope_x * along;
-    }
-  });
+  kernels_.gather(grad_values_.data(), grad_scope, scope, channels);
+  T along[4];
   if (targets.kernel_offset != nullptr) {
     const int64_t group = pixels_.image * g.kernel_offset_groups + segment.kernel_offset_group;
-    T* grad = targets.kernel_offset + (group * g.taps() + k) * 2 * g.pixels() + position;
-    grad[0] += grad_y;
-    grad[g.pixels()] += grad_x;
+    kernels_.dots(along, grad_scope, scope, values, channels);
+    add_coordinate_gradient(
+        tap.scope, along, tap.mask,
+        targets.kernel_offset + (group * g.taps() + k) * 2 * g.pixels() + position, g.pixels());
   }
 
   const int64_t image_group = pixels_.image * g.image_offset_groups + segment.image_offset_group;
   if (targets.mask != nullptr) {
-    targets.mask[(image_group * g.taps() + k) * g.pixels() + position] +=
-        dot(values, grad_values_.data(), channels);
+    T* grad = targets.mask + (image_group * g.taps() + k) * g.pixels() + position;
+    for (int64_t c = 0; c < channels; ++c) *grad += values[c] * grad_values_[c];
   }
   if (targets.image_offset == nullptr && targets.input == nullptr) return;
 
   const int64_t image_start = pixels_.image * g.height * g.width * g.in_channels + first_channel;
-  grad_y = grad_x = 0;
-  for_each_cell(tap.image, g.width, [&](int64_t cell, T value, T slope_y, T slope_x) {
-    const int64_t at = image_start + cell * g.in_channels;
-    if (targets.input != nullptr && value != 0) {
-      add_scaled(targets.input + at, grad_values_.data(), value * tap.mask, channels);
-    }
-    if (targets.image_offset != nullptr) {
-      const T along = tap.mask * dot(operands_.input + at, grad_values_.data(), channels);
-      grad_y += slope_y * along;
-      grad_x += slope_x * along;
-    }
-  });
+  const auto image = cells_of(tap.image, g.width, g.in_channels, tap.mask);
+  if (targets.input != nullptr) {
+    kernels_.scatter(targets.input + image_start, image, grad_values_.data(), channels);
+  }
   if (targets.image_offset != nullptr) {
-    T* grad = targets.image_offset + (image_group * g.taps() + k) * 2 * g.pixels() + position;
-    grad[0] += grad_y;
-    grad[g.pixels()] += grad_x;
+    kernels_.dots(along, operands_.input + image_start, image, grad_values_.data(), channels);
+    add_coordinate_gradient(
+        tap.image, along, tap.mask,
+        targets.image_offset + (image_group * g.taps() + k) * 2 * g.pixels() + position,
+        g.pixels());
   }
 }
 

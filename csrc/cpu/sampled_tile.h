@@ -10,6 +10,7 @@
 
 #include "cpu/blocks.h"
 #include "cpu/sampling_plan.h"
+#include "cpu/simd/kernels.h"
 
 namespace mmdk::cpu {
 
@@ -21,6 +22,8 @@ struct GradTargets {
   T* kernel_offset = nullptr;
   T* image_offset = nullptr;
   T* mask = nullptr;
+
+  bool any() const { return input || kernel_offset || image_offset || mask; }
 };
 
 template <typename T>
@@ -48,6 +51,7 @@ class SampledTile {
   const Geometry<int64_t>& geometry_;
   PixelRange pixels_{0, 0, 0};
   SamplingPlan<T> plan_;
+  const simd::Kernels<T>& kernels_ = simd::kernels<T>();
   std::vector<T> z_, values_, grad_values_;
 };
 

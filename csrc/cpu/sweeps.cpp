@@ -1,31 +1,26 @@
 #include "cpu/sweeps.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
 
 #include "cpu/contraction.h"
-#include "cpu/vector.h"
+#include "cpu/partition.h"
+#include "cpu/simd/kernels.h"
 
 namespace mmdk::cpu {
 namespace {
 
 constexpr int64_t kTilePixels = 64;
+// Enough for many threads, few enough for each to have sums of its own.
+constexpr int64_t kTasks = 16;
 
-// Runs f(task, tile) for each task, tiles being private to a thread. Matrix products inside a task
-// must neither record gradients nor be cast by autocast, nor be shared out to threads, which would
-// change the order of their sums: a lone task, which would run outside any parallel region, gets an
-// idle companion.
+// Runs f(task, tile) for each task, tiles being private to a thread.
 template <typename T, typename F>
 void for_each_task(int64_t tasks, const Call<T>& call, const F& f) {
-  const int64_t scheduled = tasks == 1 ? 2 : tasks;
-  at::parallel_for(0, scheduled, 1, [&](int64_t begin, int64_t end) {
-    at::AutoDispatchBelowADInplaceOrView no_autograd;
-    c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  run_tasks(tasks, [&](int64_t begin, int64_t end) {
     SampledTile<T> tile(call.operands, call.geometry);
-    for (int64_t task = begin; task < std::min(end, tasks); ++task) f(task, tile);
+    for (int64_t task = begin; task < end; ++task) f(task, tile);
   });
 }
 
@@ -71,29 +66,18 @@ void backward_all_blocks(const Call<T>& call, const T* grad_output, const PixelR
   }
 }
 
-// Without image offsets a band of output rows reaches a known band of input rows. Bands are high
-// enough that of any two neighbours but one no input row is shared: all even bands run at once,
-// then all odd ones.
 template <typename T>
 void backward_data_in_bands(const Call<T>& call, const T* grad_output,
                             const GradTargets<T>& targets) {
-  constexpr int64_t kBandsPerImage = 16;
   const Geometry<int64_t>& g = call.geometry;
-  const int64_t reach = (g.kernel[0] - 1) * g.dilation[0] / g.stride[0];
-  const int64_t height =
-      std::max<int64_t>({1, reach, (g.out_height + kBandsPerImage - 1) / kBandsPerImage});
-  const int64_t bands = (g.out_height + height - 1) / height;
-  for (int64_t parity = 0; parity < 2; ++parity) {
-    const int64_t per_image = (bands + 1 - parity) / 2;
-    for_each_task(g.batch * per_image, call, [&](int64_t task, SampledTile<T>& tile) {
-      const int64_t band = task % per_image * 2 + parity;
-      const PixelRange pixels{task / per_image, band * height * g.out_width,
-                              std::min((band + 1) * height, g.out_height) * g.out_width};
-      for_each_tile(pixels, tile, [&](const PixelRange& range) {
-        backward_all_blocks(call, grad_output, range, tile, targets);
-      });
-    });
-  }
+  Bands(g, kTasks).run([&] { return SampledTile<T>(call.operands, g); },
+                       [&](const Band& band, SampledTile<T>& tile) {
+                         const PixelRange pixels{band.image, band.begin * g.out_width,
+                                                 band.end * g.out_width};
+                         for_each_tile(pixels, tile, [&](const PixelRange& range) {
+                           backward_all_blocks(call, grad_output, range, tile, targets);
+                         });
+                       });
 }
 
 // With image offsets any pixel may reach any input position: a task owns channels instead.
@@ -136,7 +120,7 @@ void sweep_backward_data(const Call<T>& call, const T* grad_output, const GradTa
   if (targets.input != nullptr) backward_input_in_blocks(call, grad_output, targets.input);
   GradTargets<T> per_pixel = targets;
   per_pixel.input = nullptr;
-  if (!per_pixel.kernel_offset && !per_pixel.image_offset && !per_pixel.mask) return;
+  if (!per_pixel.any()) return;
   const Geometry<int64_t>& g = call.geometry;
   for_each_task(g.batch * tiles_per_image(g), call, [&](int64_t task, SampledTile<T>& tile) {
     const PixelRange range = tile_range(task, g);
@@ -153,7 +137,8 @@ at::Tensor sweep_backward_bias(const Geometry<int64_t>& g, const at::Tensor& gra
   at::Tensor total = at::zeros({g.out_channels}, grad_output.options());
   const T* grad = grad_output.const_data_ptr<T>();
   T* sums = per_tile.data_ptr<T>();
-  at::parallel_for(0, tiles, 16, [&](int64_t begin, int64_t end) {
+  const auto add_scaled = simd::kernels<T>().add_scaled;
+  run_tasks(tiles, [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const PixelRange range = tile_range(tile, g);
       for (int64_t p = 0; p < range.size(); ++p) {
@@ -170,7 +155,6 @@ at::Tensor sweep_backward_bias(const Geometry<int64_t>& g, const at::Tensor& gra
 
 template <typename T>
 std::vector<at::Tensor> sweep_backward_weight(const Call<T>& call, const T* grad_output) {
-  constexpr int64_t kTasks = 16;
   const Geometry<int64_t>& g = call.geometry;
   const int64_t tiles = g.batch * tiles_per_image(g);
   const int64_t blocks = static_cast<int64_t>(call.blocks.size());

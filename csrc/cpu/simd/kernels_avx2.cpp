@@ -1,0 +1,12 @@
+#if defined(__x86_64__)
+// Before the target changes: the standard library's inline functions are shared with other files
+// and must run everywhere.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#pragma GCC target("avx2,fma")
+#define MMDK_SIMD_NAME avx2
+#define MMDK_VECTOR_BYTES 32
+#include "cpu/simd/kernels_impl.h"
+#endif
