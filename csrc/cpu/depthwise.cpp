@@ -53,6 +53,9 @@ Columns input_columns(const Strip& strip, const Geometry<int64_t>& g) {
           (strip.pixels - 1) * g.stride[1] + (g.kernel[1] - 1) * g.dilation[1] + 1};
 }
 
+// Input rows from the first that a row of outputs reads to the last.
+int64_t ring_rows(const Geometry<int64_t>& g) { return (g.kernel[0] - 1) * g.dilation[0] + 1; }
+
 int64_t strips(const Geometry<int64_t>& g) { return (g.out_width + kRowPixels - 1) / kRowPixels; }
 
 Strip strip_at(int64_t image, int64_t index, const Geometry<int64_t>& g) {
@@ -72,7 +75,7 @@ struct Workspace {
   AlignedBuffer<T> outputs;  // a row of them, or of their gradients: (chunks, kRowPixels, kChunk)
 
   Workspace(const Geometry<int64_t>& g, bool backward)
-      : Workspace(g, backward, (g.kernel[0] - 1) * g.dilation[0] + 1,
+      : Workspace(g, backward, ring_rows(g),
                   input_columns({0, 0, std::min(kRowPixels, g.out_width)}, g).pixels) {}
 
  private:
@@ -232,17 +235,25 @@ class DepthwiseCall {
   const simd::Kernels<T>& kernels_ = simd::kernels<T>();
 };
 
+// Numbers in a ring of rows; far dilations would make it larger than any cache.
+constexpr double kLargestRing = 1 << 21;
+
+double ring_size(const Geometry<int64_t>& g) {
+  const Strip widest{0, 0, std::min(kRowPixels, g.out_width)};
+  return static_cast<double>(ring_rows(g)) * input_columns(widest, g).pixels * chunks(g) * kChunk;
+}
+
 // Bands for about this many tasks in all: rows at the edges of a band are loaded twice.
 constexpr int64_t kTasks = 8;
 
 }  // namespace
 
 bool is_fused_depthwise(const Geometry<int64_t>& g, bool has_image_offset, bool has_mask) {
+  if (!g.depthwise() || has_image_offset || has_mask) return false;
   // A chunk belongs to one offset group, and a cell's index fits 32 bits.
   const bool whole_groups =
       g.kernel_offset_groups == 1 || g.in_channels / g.kernel_offset_groups % kChunk == 0;
-  return g.depthwise() && !has_image_offset && !has_mask && whole_groups &&
-         bordered_cells(g) < (int64_t{1} << 31);
+  return whole_groups && bordered_cells(g) < (int64_t{1} << 31) && ring_size(g) <= kLargestRing;
 }
 
 template <typename T>

@@ -181,6 +181,15 @@ CASES = [
         padding=(5, 7),
     ),
     Case(
+        'depthwise_far_dilation',
+        in_channels=3,
+        out_channels=3,
+        groups=3,
+        size=(3, 4),
+        dilation=(100, 200),
+        padding=(101, 200),
+    ),
+    Case(
         'depthwise_all_padding',
         in_channels=3,
         out_channels=3,
