@@ -1,5 +1,5 @@
-// CPU kernels of mmdk::deform_kernel2d and its backward: layouts and dtypes; sweeps.h does the
-// work.
+// CPU kernels of mmdk::deform_kernel2d and its backward: layouts and dtypes. depthwise.h and
+// sweeps.h do the work.
 #include <ATen/ATen.h>
 #include <ATen/OpMathType.h>
 #include <torch/library.h>

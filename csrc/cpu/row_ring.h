@@ -91,7 +91,8 @@ class RowRing {
     return std::clamp<int64_t>(image.tensor.size(3) - columns_.left, first(), columns_.pixels);
   }
 
-  // Rows are zero where nothing was ever loaded; strips of one call differ in what is outside.
+  // Channels missing in the last chunk stay the zeros the buffer began with; columns outside the
+  // image differ from strip to strip.
   void load(const Activation& from, int64_t y) {
     const int64_t begin = first(), end = last(from);
     for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
