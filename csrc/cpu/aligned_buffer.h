@@ -13,14 +13,16 @@ class AlignedBuffer {
  public:
   // All zero.
   explicit AlignedBuffer(int64_t size)
-      : memory_(c10::GetCPUAllocator()->allocate(size * sizeof(T))) {
-    std::fill_n(data(), size, T(0));
+      : size_(size), memory_(c10::GetCPUAllocator()->allocate(size * sizeof(T))) {
+    fill_zero();
   }
 
   T* data() const { return static_cast<T*>(memory_.get()); }
-  T& operator[](int64_t i) const { return data()[i]; }
+  int64_t size() const { return size_; }
+  void fill_zero() { std::fill_n(data(), size_, T(0)); }
 
  private:
+  int64_t size_;
   c10::DataPtr memory_;
 };
 

@@ -1,110 +1,76 @@
-// CPU kernels of mmdk::deform_kernel2d and its backward: layouts and dtypes. depthwise.h and
-// sweeps.h do the work.
+// CPU kernels of mmdk::deform_kernel2d and its backward: dtypes, and kernels that are the same at
+// all positions. depthwise.h and dense.h do the work.
 #include <ATen/ATen.h>
 #include <ATen/OpMathType.h>
 #include <torch/library.h>
 
+#include <memory>
+
 #include "common/checks.h"
 #include "common/results.h"
+#include "cpu/bias.h"
+#include "cpu/dense.h"
 #include "cpu/depthwise.h"
-#include "cpu/sweeps.h"
+#include "cpu/scope_sampler.h"
 
 namespace mmdk::cpu {
 namespace {
-
-// The tensors behind a Call, in accumulation precision; kept alive as long as it is used.
-struct Staged {
-  at::Tensor input, weight, kernel_offset, image_offset, mask;
-};
 
 at::Tensor stage(const OptionalTensor& tensor, at::ScalarType dtype) {
   return tensor.has_value() ? tensor->to(dtype).contiguous() : at::Tensor();
 }
 
-Staged stage(const Arguments& a) {
-  const auto dtype = at::toOpMathType(a.input.scalar_type());
-  return {a.input.to(dtype).contiguous(at::MemoryFormat::ChannelsLast),
-          a.weight.to(dtype).contiguous(), stage(a.kernel_offset, dtype),
-          stage(a.image_offset, dtype), stage(a.mask, dtype)};
+bool is_per_position(const OptionalTensor& offset, const Geometry<int64_t>& g) {
+  return offset.has_value() && offset->size(2) == g.out_height && offset->size(3) == g.out_width;
 }
 
-template <typename T>
-const T* data_or_null(const at::Tensor& tensor) {
-  return tensor.defined() ? tensor.const_data_ptr<T>() : nullptr;
-}
-
-template <typename T>
-T* mutable_data_or_null(at::Tensor& tensor) {
-  return tensor.defined() ? tensor.data_ptr<T>() : nullptr;
-}
-
-bool is_per_image(const OptionalTensor& offset) {
-  return offset.has_value() && offset->size(2) == 1 && offset->size(3) == 1;
-}
-
-template <typename T>
-Call<T> make_call(const Staged& staged, const Arguments& a, const Geometry<int64_t>& geometry) {
-  Call<T> call{{staged.input.const_data_ptr<T>(), data_or_null<T>(staged.kernel_offset),
-                data_or_null<T>(staged.image_offset), data_or_null<T>(staged.mask),
-                is_per_image(a.kernel_offset)},
-               geometry,
-               make_blocks(geometry, a.image_offset.has_value()),
-               {}};
-  for (const Block& block : call.blocks) {
-    call.weights.push_back(pack_weight(staged.weight, block, geometry));
+// A call in the form that the passes over pixels take. Where kernels are the same at all positions,
+// they are sampled from their scopes beforehand.
+class PreparedCall {
+ public:
+  PreparedCall(const Arguments& a, const Geometry<int64_t>& g)
+      : dtype_(at::toOpMathType(a.input.scalar_type())) {
+    const at::Tensor weight = a.weight.to(dtype_).contiguous();
+    call_.geometry = g;
+    call_.input = a.input;
+    call_.image_offset = stage(a.image_offset, dtype_);
+    call_.mask = stage(a.mask, dtype_);
+    call_.bias = stage(a.bias, dtype_);
+    call_.chunks = make_chunks(g);
+    if (is_per_position(a.kernel_offset, g)) {
+      call_.weight = weight.unsqueeze(0);
+      call_.kernel_offset = stage(a.kernel_offset, dtype_);
+    } else if (!a.kernel_offset.has_value() && weight.sizes().slice(2) == a.kernel_size) {
+      call_.weight = weight.unsqueeze(0);
+    } else {
+      const at::Tensor offset = a.kernel_offset.has_value()
+                                    ? stage(a.kernel_offset, dtype_).flatten(1)
+                                    : at::zeros({1, g.taps() * 2}, weight.options());
+      sampler_ = std::make_unique<ScopeSampler>(weight, offset, a.kernel_size, g.in_channels);
+      call_.weight = sampler_->sample();
+    }
   }
-  return call;
-}
 
-// A result in `options`, from one computed in channels_last and accumulation precision.
-at::Tensor finish(const at::Tensor& computed, const at::TensorOptions& options) {
-  if (computed.scalar_type() == c10::typeMetaToScalarType(options.dtype()) &&
-      options.memory_format_opt() == at::MemoryFormat::ChannelsLast) {
-    return computed;
+  const Call& call() const { return call_; }
+  at::ScalarType dtype() const { return dtype_; }
+
+  // Gradients of the call as it was made, from those of the call as it was prepared.
+  void finish(Gradients& to, bool weight, bool kernel_offset) const {
+    if (!to.weight.defined()) return;
+    if (!sampler_) {
+      to.weight = to.weight.squeeze(0);
+      return;
+    }
+    const auto sampled = sampler_->backward(to.weight, weight, kernel_offset);
+    to.weight = sampled.weight;
+    if (kernel_offset) to.kernel_offset = sampled.offset.unsqueeze(2).unsqueeze(3);
   }
-  return at::empty(computed.sizes(), options).copy_(computed);
-}
 
-at::Tensor zeros_channels_last(const at::Tensor& like, at::IntArrayRef sizes) {
-  return at::empty(sizes, like.options().memory_format(at::MemoryFormat::ChannelsLast)).zero_();
-}
-
-// In accumulation precision and in the layout it has, or contiguous where it has neither.
-Activation stage_activation(const at::Tensor& tensor, at::ScalarType dtype) {
-  const at::Tensor converted = tensor.to(dtype);
-  return Activation(
-      converted.is_contiguous(at::MemoryFormat::ChannelsLast) ? converted : converted.contiguous());
-}
-
-DepthwiseOperands stage_depthwise(const Arguments& a, at::ScalarType dtype) {
-  return {stage_activation(a.input, dtype), a.weight.to(dtype).contiguous(),
-          stage(a.kernel_offset, dtype), stage(a.bias, dtype)};
-}
-
-at::Tensor forward_depthwise(const Arguments& a, const Geometry<int64_t>& g) {
-  const auto dtype = at::toOpMathType(a.input.scalar_type());
-  const DepthwiseOperands operands = stage_depthwise(a, dtype);
-  const at::Tensor output = at::empty({g.batch, g.out_channels, g.out_height, g.out_width},
-                                      options_like(a.input).dtype(dtype));
-  AT_DISPATCH_FLOATING_TYPES(dtype, "deform_kernel2d",
-                             [&] { depthwise_forward<scalar_t>(operands, g, Activation(output)); });
-  return output.to(a.input.scalar_type());
-}
-
-at::Tensor forward_general(const Arguments& a, const Geometry<int64_t>& g) {
-  const Staged staged = stage(a);
-  at::Tensor output =
-      zeros_channels_last(staged.input, {g.batch, g.out_channels, g.out_height, g.out_width});
-  if (a.bias.has_value()) output.copy_(a.bias->view({1, -1, 1, 1}).expand_as(output));
-  AT_DISPATCH_FLOATING_TYPES(output.scalar_type(), "deform_kernel2d", [&] {
-    sweep_forward(make_call<scalar_t>(staged, a, g), output.data_ptr<scalar_t>());
-  });
-  return finish(output, options_like(a.input));
-}
-
-bool takes_depthwise_way(const Arguments& a, const Geometry<int64_t>& g) {
-  return is_fused_depthwise(g, a.image_offset.has_value(), a.mask.has_value());
-}
+ private:
+  at::ScalarType dtype_;
+  Call call_;
+  std::unique_ptr<ScopeSampler> sampler_;
+};
 
 at::Tensor forward(const at::Tensor& input, const at::Tensor& weight,
                    const OptionalTensor& kernel_offset, const OptionalTensor& image_offset,
@@ -114,82 +80,62 @@ at::Tensor forward(const at::Tensor& input, const at::Tensor& weight,
   const Arguments a{input, weight,      kernel_offset, image_offset, mask,
                     bias,  kernel_size, stride,        padding,      dilation};
   const Geometry<int64_t> g = check_arguments<int64_t>(a);
-  return takes_depthwise_way(a, g) ? forward_depthwise(a, g) : forward_general(a, g);
-}
-
-// Back to the dtype of the argument; offsets are summed over pixels when there is one per
-// image.
-at::Tensor finish_gradient(const at::Tensor& computed, const OptionalTensor& argument) {
-  if (!computed.defined()) return computed;
-  const bool same_size = computed.sizes() == argument->sizes();
-  return (same_size ? computed : computed.sum({2, 3}, /*keepdim=*/true))
-      .to(argument->scalar_type());
-}
-
-// Gradients as they are computed: that of input is finished, the others are in accumulation
-// precision, kernel_offset per position; undefined where not wanted.
-struct Gradients {
-  at::Tensor input, weight, kernel_offset, image_offset, mask, bias;
-};
-
-at::Tensor new_offset_gradient(bool wanted, const at::Tensor& offset, const Geometry<int64_t>& g) {
-  if (!wanted || !offset.defined()) return {};
-  return at::zeros({g.batch, offset.size(1), g.out_height, g.out_width}, offset.options());
-}
-
-Gradients backward_depthwise(const at::Tensor& grad_output, const Arguments& a,
-                             const Geometry<int64_t>& g, const std::array<bool, 6>& wanted) {
-  const auto dtype = at::toOpMathType(a.input.scalar_type());
-  const DepthwiseOperands operands = stage_depthwise(a, dtype);
-  const Activation grad = stage_activation(grad_output, dtype);
-  DepthwiseTargets targets;
-  if (wanted[0]) {
-    targets.input = at::empty(a.input.sizes(), options_like(a.input).dtype(dtype)).zero_();
-  }
-  if (wanted[1]) targets.weight = at::empty_like(operands.weight);
-  targets.kernel_offset = new_offset_gradient(wanted[2], operands.kernel_offset, g);
-  at::Tensor grad_bias;
-  AT_DISPATCH_FLOATING_TYPES(dtype, "deform_kernel2d_backward", [&] {
-    if (targets.input.defined() || targets.weight.defined() || targets.kernel_offset.defined()) {
-      depthwise_backward<scalar_t>(operands, g, grad, targets);
-    }
-    if (wanted[5] && a.bias.has_value()) {
-      grad_bias =
-          sweep_backward_bias<scalar_t>(g, grad.tensor.contiguous(at::MemoryFormat::ChannelsLast));
+  const at::Tensor output =
+      at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, options_like(input));
+  if (g.batch == 0) return output;
+  const PreparedCall prepared(a, g);
+  AT_DISPATCH_FLOATING_TYPES(prepared.dtype(), "deform_kernel2d", [&] {
+    if (g.depthwise()) {
+      depthwise_forward<scalar_t>(prepared.call(), Activation(output));
+    } else {
+      dense_forward<scalar_t>(prepared.call(), output);
     }
   });
-  if (wanted[0]) targets.input = targets.input.to(a.input.scalar_type());
-  return {targets.input, targets.weight, targets.kernel_offset, {}, {}, grad_bias};
+  return output;
 }
 
-Gradients backward_general(const at::Tensor& grad_output, const Arguments& a,
-                           const Geometry<int64_t>& g, const std::array<bool, 6>& wanted) {
-  const Staged staged = stage(a);
-  const auto dtype = staged.input.scalar_type();
-  const at::Tensor grad = grad_output.to(dtype).contiguous(at::MemoryFormat::ChannelsLast);
+// Whether the taps of all outputs reach every row of the input.
+bool reaches_all_rows(const Geometry<int64_t>& g) { return g.stride[0] == 1 && g.dilation[0] == 1; }
+
+// Where the passes over pixels put gradients.
+Gradients make_gradients(const Call& call, const std::array<bool, 6>& wanted,
+                         const at::TensorOptions& options) {
+  const auto zeros_like_if = [](bool condition, const at::Tensor& like) {
+    return condition && like.defined() ? at::zeros_like(like) : at::Tensor();
+  };
   Gradients to;
-  if (wanted[0]) to.input = zeros_channels_last(staged.input, a.input.sizes());
-  if (wanted[1]) to.weight = at::empty_like(staged.weight);
-  to.kernel_offset = new_offset_gradient(wanted[2], staged.kernel_offset, g);
-  to.image_offset = new_offset_gradient(wanted[3], staged.image_offset, g);
-  to.mask = new_offset_gradient(wanted[4], staged.mask, g);
-  AT_DISPATCH_FLOATING_TYPES(dtype, "deform_kernel2d_backward", [&] {
-    const auto call = make_call<scalar_t>(staged, a, g);
-    const scalar_t* grad_data = grad.const_data_ptr<scalar_t>();
-    const GradTargets<scalar_t> targets{
-        mutable_data_or_null<scalar_t>(to.input), mutable_data_or_null<scalar_t>(to.kernel_offset),
-        mutable_data_or_null<scalar_t>(to.image_offset), mutable_data_or_null<scalar_t>(to.mask)};
-    if (targets.any()) sweep_backward_data(call, grad_data, targets);
-    if (wanted[5] && a.bias.has_value()) to.bias = sweep_backward_bias<scalar_t>(g, grad);
-    if (wanted[1]) {
-      const auto packed = sweep_backward_weight(call, grad_data);
-      for (size_t block = 0; block < packed.size(); ++block) {
-        unpack_weight(to.weight, packed[block], call.blocks[block], g);
-      }
-    }
-  });
-  if (wanted[0]) to.input = finish(to.input, options_like(a.input));
+  if (wanted[0]) {
+    to.input = at::empty(call.input.sizes(), options);
+    if (!reaches_all_rows(call.geometry)) to.input.zero_();
+  }
+  // A kernel's offsets that are the same at all positions get their gradient by that of the kernel.
+  to.weight = zeros_like_if(wanted[1] || (wanted[2] && call.is_rigid()), call.weight);
+  to.kernel_offset = zeros_like_if(wanted[2], call.kernel_offset);
+  to.image_offset = zeros_like_if(wanted[3], call.image_offset);
+  to.mask = zeros_like_if(wanted[4], call.mask);
+  to.bias = zeros_like_if(wanted[5], call.bias);
   return to;
+}
+
+template <typename T>
+void compute_gradients(const Call& call, const at::Tensor& grad_output, const Gradients& to) {
+  const Activation grad(grad_output);
+  if (to.input.defined() || to.weight.defined() || to.kernel_offset.defined() ||
+      to.image_offset.defined() || to.mask.defined()) {
+    if (call.geometry.depthwise()) {
+      depthwise_backward<T>(call, grad, to);
+    } else {
+      dense_backward<T>(call, grad, to);
+    }
+  }
+  if (to.bias.defined()) add_up_channels(grad, call.geometry.batch, data_or_null<T>(to.bias));
+}
+
+// In the dtype of the argument; an empty batch's are zero.
+at::Tensor finish_gradient(const at::Tensor& computed, bool wanted, const OptionalTensor& argument,
+                           const at::Tensor& input) {
+  if (!wanted || !argument.has_value()) return or_empty({}, input);
+  return computed.defined() ? computed.to(argument->scalar_type()) : at::zeros_like(*argument);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> backward(
@@ -202,15 +148,23 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
                     bias,  kernel_size, stride,        padding,      dilation};
   const Geometry<int64_t> g = check_arguments<int64_t>(a);
   check_grad_output(grad_output, a, g);
-  const Gradients to = takes_depthwise_way(a, g)
-                           ? backward_depthwise(grad_output, a, g, output_mask)
-                           : backward_general(grad_output, a, g, output_mask);
+  Gradients to;
+  if (g.batch > 0) {
+    const PreparedCall prepared(a, g);
+    to = make_gradients(prepared.call(), output_mask, options_like(input));
+    AT_DISPATCH_FLOATING_TYPES(prepared.dtype(), "deform_kernel2d_backward", [&] {
+      compute_gradients<scalar_t>(prepared.call(), grad_output, to);
+    });
+    prepared.finish(to, output_mask[1], output_mask[2] && kernel_offset.has_value());
+  } else if (output_mask[0]) {
+    to.input = at::empty(input.sizes(), options_like(input));
+  }
   return {or_empty(to.input, input),
-          or_empty(finish_gradient(to.weight, weight), input),
-          or_empty(finish_gradient(to.kernel_offset, kernel_offset), input),
-          or_empty(finish_gradient(to.image_offset, image_offset), input),
-          or_empty(finish_gradient(to.mask, mask), input),
-          or_empty(finish_gradient(to.bias, bias), input)};
+          finish_gradient(to.weight, output_mask[1], weight, input),
+          finish_gradient(to.kernel_offset, output_mask[2], kernel_offset, input),
+          finish_gradient(to.image_offset, output_mask[3], image_offset, input),
+          finish_gradient(to.mask, output_mask[4], mask, input),
+          finish_gradient(to.bias, output_mask[5], bias, input)};
 }
 
 }  // namespace

@@ -1,312 +1,341 @@
 #include "cpu/depthwise.h"
 
-#include <ATen/ATen.h>
-
+#include <memory>
 #include <vector>
 
-#include "cpu/partition.h"
-#include "cpu/row_ring.h"
+#include "cpu/depthwise_weights.h"
+#include "cpu/offset_sums.h"
+#include "cpu/regions.h"
+#include "cpu/tap_sink.h"
+#include "cpu/tap_source.h"
 
 namespace mmdk::cpu {
 namespace {
 
-using simd::kChunk;
-using simd::kRowPixels;
+// Channels that share a plan and the rows they are read from.
+constexpr int64_t kPartChannels = 128;
+// Fewer pixels at a time where the taps' values have to be kept.
+constexpr int64_t kRowPixels = 32;
+constexpr int64_t kSampledPixels = 16;
 
-int64_t chunks(const Geometry<int64_t>& g) { return (g.in_channels + kChunk - 1) / kChunk; }
+// What all threads read.
+template <typename T>
+struct Weights {
+  PackedLayout layout;
+  at::Tensor packed, bias;
 
-int64_t bordered_cells(const Geometry<int64_t>& g) {
-  return (g.scope_height + 2) * (g.scope_width + 2);
-}
-
-at::Tensor whole_chunks(const at::Tensor& per_channel, const Geometry<int64_t>& g,
-                        std::vector<int64_t> padding) {
-  padding.insert(padding.end(), {0, chunks(g) * kChunk - g.in_channels});
-  return at::constant_pad_nd(per_channel, padding);
-}
-
-// (C, 1, S_h, S_w) -> (chunks, bordered cells, kChunk): a border of zeros around each scope,
-// channels innermost.
-at::Tensor pack(const at::Tensor& weight, const Geometry<int64_t>& g) {
-  return whole_chunks(weight.squeeze(1), g, {1, 1, 1, 1})
-      .view({chunks(g), kChunk, bordered_cells(g)})
-      .transpose(1, 2)
-      .contiguous();
-}
-
-at::Tensor unpack(const at::Tensor& packed, const Geometry<int64_t>& g) {
-  return packed.view({chunks(g), bordered_cells(g), kChunk})
-      .transpose(1, 2)
-      .reshape({chunks(g) * kChunk, 1, g.scope_height + 2, g.scope_width + 2})
-      .narrow(0, 0, g.in_channels)
-      .narrow(2, 1, g.scope_height)
-      .narrow(3, 1, g.scope_width);
-}
-
-// Output columns [x, x + pixels), at most kRowPixels, of one image.
-struct Strip {
-  int64_t image, x, pixels;
+  explicit Weights(const Call& call)
+      : layout(call),
+        packed(pack<T>(call.weight, layout)),
+        bias(at::zeros({static_cast<int64_t>(call.chunks.size()), simd::kChunk},
+                       call.weight.options())) {
+    if (!call.bias.defined()) return;
+    for (size_t i = 0; i < call.chunks.size(); ++i) {
+      bias[i].narrow(0, 0, call.chunks[i].width)
+          .copy_(call.bias.narrow(0, call.chunks[i].begin, call.chunks[i].width));
+    }
+  }
 };
 
-Columns input_columns(const Strip& strip, const Geometry<int64_t>& g) {
-  return {strip.image, strip.x * g.stride[1] - g.padding[1],
-          (strip.pixels - 1) * g.stride[1] + (g.kernel[1] - 1) * g.dilation[1] + 1};
-}
-
-// Input rows from the first that a row of outputs reads to the last.
-int64_t ring_rows(const Geometry<int64_t>& g) { return (g.kernel[0] - 1) * g.dilation[0] + 1; }
-
-int64_t strips(const Geometry<int64_t>& g) { return (g.out_width + kRowPixels - 1) / kRowPixels; }
-
-Strip strip_at(int64_t image, int64_t index, const Geometry<int64_t>& g) {
-  const int64_t x = index * kRowPixels;
-  return {image, x, std::min(kRowPixels, g.out_width - x)};
-}
-
-// From a chunk of a row of outputs to the next.
-constexpr int64_t kOutputStride = kRowPixels * kChunk;
-
-// What a thread works in: rows of input, the plan of one row of outputs, and that row.
+// The work on one chunk of one strip, and what one thread needs for it.
 template <typename T>
-struct Workspace {
-  RowRing<T> input, grad_input;
-  AlignedBuffer<int32_t> cell;
-  AlignedBuffer<T> value, fraction_y, fraction_x, along;
-  AlignedBuffer<T> outputs;  // a row of them, or of their gradients: (chunks, kRowPixels, kChunk)
-
-  Workspace(const Geometry<int64_t>& g, bool backward)
-      : Workspace(g, backward, ring_rows(g),
-                  input_columns({0, 0, std::min(kRowPixels, g.out_width)}, g).pixels) {}
-
- private:
-  Workspace(const Geometry<int64_t>& g, bool backward, int64_t rows, int64_t columns)
-      : input(rows, chunks(g), columns),
-        grad_input(backward ? rows : 1, backward ? chunks(g) : 1, columns),
-        cell(g.taps() * kRowPixels),
-        value(g.taps() * 4 * kRowPixels),
-        fraction_y(g.taps() * kRowPixels),
-        fraction_x(g.taps() * kRowPixels),
-        along(backward ? g.taps() * kRowPixels * 4 : 0),
-        outputs(chunks(g) * kOutputStride) {}
-};
-
-template <typename T>
-class DepthwiseCall {
+class Worker {
  public:
-  DepthwiseCall(const DepthwiseOperands& operands, const Geometry<int64_t>& g)
-      : operands_(operands), g_(g), packed_(pack(operands.weight, g)) {
-    bias_ = operands.bias.defined() ? whole_chunks(operands.bias, g, {})
-                                    : at::zeros({chunks(g) * kChunk}, operands.weight.options());
+  Worker(const Call& call, const Weights<T>& weights)
+      : call_(call),
+        weights_(weights),
+        plan_(call.geometry.taps()),
+        outputs_(simd::kStrip * simd::kChunk),
+        offset_sums_(call.geometry.taps() * 2 * simd::kStrip) {}
+
+  void forward(const Strip& strip, int64_t chunk, TapSource<T>& source, const Activation& output) {
+    const simd::TapRows<T> taps = source.rows(strip, chunk);
+    const T* bias = weights_.bias.template const_data_ptr<T>() + chunk * simd::kChunk;
+    const auto direct = in_place(output, strip, chunk);
+    const simd::ChunkRow<T> to =
+        direct.data != nullptr ? direct : simd::ChunkRow<T>{outputs_.data(), simd::kChunk};
+    if (call_.is_rigid()) {
+      kernels_.rigid_forward(taps, weight(strip, chunk), bias, to);
+    } else {
+      kernels_.depthwise_forward(taps, scope(strip, chunk), bias, to);
+    }
+    if (direct.data != nullptr) return;
+    output.store(strip.image, call_.chunks[chunk].begin, strip.y, strip.x, strip.pixels,
+                 call_.chunks[chunk].width, outputs_.data(), simd::kChunk, 1);
   }
 
-  // Rows [begin, end) of a strip.
-  void forward(const Strip& strip, int64_t begin, int64_t end, Workspace<T>& work,
-               const Activation& output) const {
-    work.input.move_to(input_columns(strip, g_));
-    for (int64_t y = begin; y < end; ++y) {
-      for_each_chunk(strip, y, work, [&](int64_t chunk, const simd::DepthwiseRow<T>& row) {
-        const T* bias = bias_.template const_data_ptr<T>() + chunk * kChunk;
-        T* to = work.outputs.data() + chunk * kOutputStride;
-        for (int64_t p = 0; p < strip.pixels; ++p) std::copy_n(bias, kChunk, to + p * kChunk);
-        kernels_.depthwise_forward(row, to);
-      });
-      kernels_.store_row(pixel_row<T>(output, strip.image, y, strip.x, strip.pixels),
-                         work.outputs.data(), kOutputStride);
+  // Gradients that are null are not wanted; grad_taps and grad_step are like `taps`, grad_weight is
+  // of all chunks, grad_offset like kernel_offset.
+  void backward(const Strip& strip, int64_t chunk, const simd::TapRows<T>& taps,
+                const Activation& grad_output, T* const* grad_taps, int64_t grad_step,
+                T* grad_weight, const at::Tensor& grad_offset) {
+    const simd::DepthwiseGradients<T> to{
+        load_grad(grad_output, strip, chunk), grad_taps, grad_step,
+        grad_weight == nullptr ? nullptr : grad_weight + chunk * weights_.layout.chunk_size(),
+        grad_offset.defined() ? offset_sums_.data() : nullptr};
+    if (call_.is_rigid()) {
+      kernels_.rigid_backward(taps, weight(strip, chunk), to);
+      return;
     }
-  }
-
-  void backward(const Strip& strip, int64_t begin, int64_t end, Workspace<T>& work,
-                const Activation& grad_output, const DepthwiseTargets& targets,
-                T* grad_packed) const {
-    work.input.move_to(input_columns(strip, g_));
-    work.grad_input.move_to(input_columns(strip, g_));
-    for (int64_t y = begin; y < end; ++y) {
-      kernels_.load_row(work.outputs.data(), kOutputStride,
-                        pixel_row<const T>(grad_output, strip.image, y, strip.x, strip.pixels));
-      for_each_chunk(
-          strip, y, work,
-          [&](int64_t chunk, const simd::DepthwiseRow<T>& row) {
-            backward_chunk(y, chunk, row, work, targets, grad_packed);
-          },
-          [&](int64_t group) { finish_group(strip, y, group, work, targets.kernel_offset); });
+    kernels_.depthwise_backward(taps, scope(strip, chunk), to);
+    if (grad_offset.defined()) {
+      const int64_t channels = call_.geometry.taps() * 2;
+      add_rows(offset_sums_, grad_offset, strip,
+               call_.chunks[chunk].kernel_offset_group * channels, channels);
     }
-    if (targets.input.defined()) work.grad_input.flush_all(Activation(targets.input));
   }
 
  private:
-  // Calls f(chunk, row) for all chunks of a row of outputs, and then(group) after the last of each
-  // offset group.
-  template <typename F, typename Then>
-  void for_each_chunk(const Strip& strip, int64_t y, Workspace<T>& work, const F& f,
-                      const Then& then) const {
-    const int64_t all = chunks(g_), groups = g_.kernel_offset_groups;
-    std::vector<const T*> taps(g_.taps());
-    for (int64_t group = 0; group < groups; ++group) {
-      plan(strip, y, group, work);
-      for (int64_t chunk = all * group / groups; chunk < all * (group + 1) / groups; ++chunk) {
-        for_each_tap([&](int64_t k, int64_t i, int64_t column) {
-          taps[k] = work.input.read(operands_.input, input_row(y, i), chunk) + column;
-        });
-        f(chunk, simd::DepthwiseRow<T>{
-                     scope_plan(work), strip.pixels, g_.taps(), g_.stride[1] * kChunk,
-                     g_.scope_width + 2, taps.data(),
-                     packed_.template const_data_ptr<T>() + chunk * bordered_cells(g_) * kChunk});
-      }
-      then(group);
-    }
+  const T* weight(const Strip& strip, int64_t chunk) const {
+    return weights_.packed.template const_data_ptr<T>() +
+           call_.weight_of(strip.image) * weights_.layout.size() +
+           chunk * weights_.layout.chunk_size();
   }
 
-  template <typename F>
-  void for_each_chunk(const Strip& strip, int64_t y, Workspace<T>& work, const F& f) const {
-    for_each_chunk(strip, y, work, f, [](int64_t) {});
+  simd::SampledScope<T> scope(const Strip& strip, int64_t chunk) {
+    plan_.move_to(call_, strip, call_.chunks[chunk].kernel_offset_group);
+    return {plan_.view(), weight(strip, chunk), weights_.layout.bordered_width()};
   }
 
-  int64_t input_row(int64_t y, int64_t i) const {
-    return y * g_.stride[0] - g_.padding[0] + i * g_.dilation[0];
+  // The pixels of an activation themselves, where they lie as the kernels want them, or else null.
+  simd::ChunkRow<T> in_place(const Activation& activation, const Strip& strip,
+                             int64_t chunk) const {
+    const Chunk& channels = call_.chunks[chunk];
+    const auto numbers = activation.at(strip.image, channels.begin, strip.y, strip.x);
+    const bool fits = numbers.storage == simd::Storage::kSame && numbers.channel_stride == 1 &&
+                      channels.width == simd::kChunk;
+    return {fits ? static_cast<T*>(numbers.data) : nullptr, numbers.pixel_stride};
   }
 
-  // Calls f(k, kernel row, where the tap's first pixel is in an input row).
-  template <typename F>
-  void for_each_tap(const F& f) const {
-    for (int64_t k = 0; k < g_.taps(); ++k) {
-      f(k, k / g_.kernel[1], k % g_.kernel[1] * g_.dilation[1] * kChunk);
-    }
+  simd::ChunkRow<const T> load_grad(const Activation& grad_output, const Strip& strip,
+                                    int64_t chunk) {
+    const auto direct = in_place(grad_output, strip, chunk);
+    if (direct.data != nullptr) return {direct.data, direct.step};
+    grad_output.load(strip.image, call_.chunks[chunk].begin, strip.y, strip.x, strip.pixels,
+                     call_.chunks[chunk].width, outputs_.data(), simd::kChunk, 1);
+    return {outputs_.data(), simd::kChunk};
   }
 
-  void backward_chunk(int64_t y, int64_t chunk, const simd::DepthwiseRow<T>& row,
-                      Workspace<T>& work, const DepthwiseTargets& targets, T* grad_packed) const {
-    simd::DepthwiseGradients<T> to{work.outputs.data() + chunk * kOutputStride, nullptr, nullptr,
-                                   nullptr};
-    std::vector<T*> taps(g_.taps());
-    if (targets.input.defined()) {
-      const Activation grad_input(targets.input);
-      for_each_tap([&](int64_t k, int64_t i, int64_t column) {
-        taps[k] = work.grad_input.add(grad_input, input_row(y, i), chunk) + column;
-      });
-      to.grad_input = taps.data();
-    }
-    if (grad_packed) to.grad_weight = grad_packed + chunk * bordered_cells(g_) * kChunk;
-    if (targets.kernel_offset.defined()) to.along = work.along.data();
-    kernels_.depthwise_backward(row, to);
-  }
-
-  void plan(const Strip& strip, int64_t y, int64_t group, Workspace<T>& work) const {
-    const at::Tensor& offset = operands_.kernel_offset;
-    const bool per_image = offset.defined() && offset.size(2) == 1 && offset.size(3) == 1;
-    simd::ScopePlanInput<T> input{
-        nullptr,      per_image ? 1 : g_.pixels(),  per_image ? 0 : 1,
-        strip.pixels, {g_.kernel[0], g_.kernel[1]}, {g_.scope_height, g_.scope_width}};
-    if (offset.defined()) {
-      const int64_t first = (strip.image * g_.kernel_offset_groups + group) * g_.taps() * 2;
-      input.offset = offset.const_data_ptr<T>() + first * input.plane +
-                     (y * g_.out_width + strip.x) * input.step;
-    }
-    kernels_.plan_scope(input, scope_plan(work));
-  }
-
-  static simd::ScopePlan<T> scope_plan(Workspace<T>& work) {
-    return {work.cell.data(), work.value.data(), work.fraction_y.data(), work.fraction_x.data()};
-  }
-
-  // d/dy and d/dx of the bilinear weights, times the sums over channels; cells of the border are
-  // zero and so are their sums.
-  void finish_group(const Strip& strip, int64_t y, int64_t group, Workspace<T>& work,
-                    const at::Tensor& gradient) const {
-    if (!gradient.defined()) return;
-    T* first = static_cast<T*>(gradient.data_ptr()) + y * g_.out_width + strip.x;
-    for (int64_t k = 0; k < g_.taps(); ++k) {
-      T* to = first +
-              ((strip.image * g_.kernel_offset_groups + group) * g_.taps() + k) * 2 * g_.pixels();
-      for (int64_t p = 0; p < strip.pixels; ++p) {
-        const int64_t entry = k * kRowPixels + p;
-        const T* along = &work.along[entry * 4];
-        const T fy = work.fraction_y[entry], fx = work.fraction_x[entry];
-        to[p] += (1 - fx) * (along[2] - along[0]) + fx * (along[3] - along[1]);
-        to[g_.pixels() + p] += (1 - fy) * (along[1] - along[0]) + fy * (along[3] - along[2]);
-      }
-    }
-    std::fill_n(work.along.data(), g_.taps() * kRowPixels * 4, T(0));
-  }
-
-  const DepthwiseOperands& operands_;
-  const Geometry<int64_t>& g_;
-  const at::Tensor packed_;
-  at::Tensor bias_;
+  const Call& call_;
+  const Weights<T>& weights_;
+  ScopePlan<T> plan_;
+  AlignedBuffer<T> outputs_, offset_sums_;
   const simd::Kernels<T>& kernels_ = simd::kernels<T>();
 };
 
-// Numbers in a ring of rows; far dilations would make it larger than any cache.
-constexpr double kLargestRing = 1 << 21;
+// Sums of the gradient of packed weights: those of one task, or of one task and image where images
+// have weights of their own.
+template <typename T>
+class WeightSums {
+ public:
+  // Tasks of one image, or of one image group, are `tasks_per_group` neighbours.
+  WeightSums(const Call& call, const PackedLayout& layout, int64_t groups, int64_t tasks_per_group)
+      : per_image_(call.weight.size(0) > 1),
+        tasks_per_group_(tasks_per_group),
+        sums_(at::zeros({(per_image_ ? call.geometry.batch : groups) * tasks_per_group,
+                         layout.size()},
+                        call.weight.options())) {}
 
-double ring_size(const Geometry<int64_t>& g) {
-  const Strip widest{0, 0, std::min(kRowPixels, g.out_width)};
-  return static_cast<double>(ring_rows(g)) * input_columns(widest, g).pixels * chunks(g) * kChunk;
-}
+  T* of(int64_t image, int64_t group, int64_t task) const {
+    const int64_t row = (per_image_ ? image : group) * tasks_per_group_ + task;
+    return static_cast<T*>(sums_.data_ptr()) + row * sums_.size(1);
+  }
 
-// Bands for about this many tasks in all: rows at the edges of a band are loaded twice.
-constexpr int64_t kTasks = 8;
+  // (weights, packed)
+  at::Tensor total() const {
+    const int64_t weights = per_image_ ? sums_.size(0) / tasks_per_group_ : 1;
+    const at::Tensor by_weight = sums_.view({weights, sums_.size(0) / weights, sums_.size(1)});
+    at::Tensor total = by_weight.select(1, 0).clone();
+    for (int64_t i = 1; i < by_weight.size(1); ++i) total.add_(by_weight.select(1, i));
+    return total;
+  }
 
-}  // namespace
+ private:
+  bool per_image_;
+  int64_t tasks_per_group_;
+  at::Tensor sums_;
+};
 
-bool is_fused_depthwise(const Geometry<int64_t>& g, bool has_image_offset, bool has_mask) {
-  if (!g.depthwise() || has_image_offset || has_mask) return false;
-  // A chunk belongs to one offset group, and a cell's index fits 32 bits.
-  const bool whole_groups =
-      g.kernel_offset_groups == 1 || g.in_channels / g.kernel_offset_groups % kChunk == 0;
-  return whole_groups && bordered_cells(g) < (int64_t{1} << 31) && ring_size(g) <= kLargestRing;
+template <typename T>
+void forward_rows(const Call& call, const Weights<T>& weights, const Activation& output) {
+  struct Thread {
+    RowSource<T> source;
+    Worker<T> worker;
+  };
+  const Strips strips(call.geometry, kRowPixels);
+  const std::vector<Part> parts = make_parts(call.chunks, kPartChannels);
+  const Bands bands(call.geometry, static_cast<int64_t>(parts.size()));
+  for_each_region(
+      bands, static_cast<int64_t>(parts.size()),
+      [&] {
+        return Thread{RowSource<T>(call, strips, largest(parts), 1), Worker<T>(call, weights)};
+      },
+      [&](Thread& thread, const Region& region) {
+        const Part& part = parts[region.part];
+        for (int64_t image = region.images.begin; image < region.images.end; ++image) {
+          thread.source.start(image, part);
+          for (int64_t y = region.rows.begin; y < region.rows.end; ++y) {
+            for (int64_t i = 0; i < strips.count(); ++i) {
+              for (int64_t chunk = part.begin; chunk < part.end; ++chunk) {
+                thread.worker.forward(strips.at(image, y, i), chunk, thread.source, output);
+              }
+            }
+          }
+        }
+      });
 }
 
 template <typename T>
-void depthwise_forward(const DepthwiseOperands& operands, const Geometry<int64_t>& g,
-                       const Activation& output) {
-  const DepthwiseCall<T> call(operands, g);
-  const int64_t per_image = strips(g);
-  const int64_t bands =
-      std::clamp<int64_t>(kTasks / std::max<int64_t>(g.batch * per_image, 1), 1, g.out_height);
-  run_tasks(g.batch * per_image * bands, [&](int64_t begin, int64_t end) {
-    Workspace<T> work(g, /*backward=*/false);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t band = task % bands, strip = task / bands;
-      call.forward(strip_at(strip / per_image, strip % per_image, g), g.out_height * band / bands,
-                   g.out_height * (band + 1) / bands, work, output);
+void forward_planes(const Call& call, const Weights<T>& weights, const Activation& output) {
+  const Strips strips(call.geometry, kSampledPixels);
+  for_each_plane<T>(call, [&](const Plane<T>& plane, int64_t image, int64_t chunk, int64_t,
+                              const Range& rows) {
+    PlaneSource<T> source(call, strips, plane);
+    Worker<T> worker(call, weights);
+    for (int64_t y = rows.begin; y < rows.end; ++y) {
+      for (int64_t i = 0; i < strips.count(); ++i) {
+        worker.forward(strips.at(image, y, i), chunk, source, output);
+      }
     }
   });
 }
 
 template <typename T>
-void depthwise_backward(const DepthwiseOperands& operands, const Geometry<int64_t>& g,
-                        const Activation& grad_output, DepthwiseTargets& targets) {
-  const DepthwiseCall<T> call(operands, g);
-  const Bands bands(g, kTasks);
-  const int64_t packed_size = chunks(g) * bordered_cells(g) * kChunk;
-  at::Tensor partial;
-  if (targets.weight.defined()) {
-    partial =
-        at::zeros({std::max<int64_t>(bands.count(), 1), packed_size}, operands.weight.options());
-  }
-  bands.run([&] { return Workspace<T>(g, /*backward=*/true); },
-            [&](const Band& band, Workspace<T>& work) {
-              T* grad_packed = partial.defined()
-                                   ? static_cast<T*>(partial.data_ptr()) + band.index * packed_size
-                                   : nullptr;
-              for (int64_t index = 0; index < strips(g); ++index) {
-                call.backward(strip_at(band.image, index, g), band.begin, band.end, work,
-                              grad_output, targets, grad_packed);
+void backward_rows(const Call& call, const Weights<T>& weights, const Activation& grad_output,
+                   const Gradients& to) {
+  struct Thread {
+    RowSource<T> source;
+    std::unique_ptr<RowSink<T>> sink;  // null when the input's gradient is not wanted
+    Worker<T> worker;
+  };
+  const Strips strips(call.geometry, kRowPixels);
+  const std::vector<Part> parts = make_parts(call.chunks, kPartChannels);
+  const Bands bands(call.geometry, static_cast<int64_t>(parts.size()));
+  const WeightSums<T> weight_sums(call, weights.layout, bands.image_groups(), bands.count());
+  const OffsetSums offset_sums(call, parts, to.kernel_offset);
+  const Seams<T> seams(call, bands, to.input.defined());
+  for_each_region(
+      bands, static_cast<int64_t>(parts.size()),
+      [&] {
+        return Thread{RowSource<T>(call, strips, largest(parts), 1),
+                      make_row_sink<T>(call, strips, largest(parts), 1, to.input, seams),
+                      Worker<T>(call, weights)};
+      },
+      [&](Thread& thread, const Region& region) {
+        const Part& part = parts[region.part];
+        for (int64_t image = region.images.begin; image < region.images.end; ++image) {
+          T* grad_weight = to.weight.defined()
+                               ? weight_sums.of(image, region.image_group, region.band)
+                               : nullptr;
+          thread.source.start(image, part);
+          if (thread.sink) thread.sink->start(image, part, region.band);
+          for (int64_t y = region.rows.begin; y < region.rows.end; ++y) {
+            for (int64_t i = 0; i < strips.count(); ++i) {
+              const Strip strip = strips.at(image, y, i);
+              for (int64_t chunk = part.begin; chunk < part.end; ++chunk) {
+                T* const* grad_taps = thread.sink ? thread.sink->rows(strip, chunk) : nullptr;
+                thread.worker.backward(strip, chunk, thread.source.rows(strip, chunk),
+                                       grad_output, grad_taps,
+                                       thread.sink ? thread.sink->pixel_step() : 0, grad_weight,
+                                       offset_sums.of(region.part, call.chunks[chunk]));
               }
-            });
-  if (!targets.weight.defined()) return;
-  at::Tensor total = partial[0];
-  for (int64_t band = 1; band < partial.size(0); ++band) total.add_(partial[band]);
-  targets.weight.copy_(unpack(total, g));
+            }
+          }
+          if (thread.sink) thread.sink->finish_band();
+        }
+      });
+  if (to.input.defined()) seams.join(call, Activation(to.input));
+  if (to.weight.defined()) unpack<T>(weight_sums.total(), weights.layout, to.weight);
+  offset_sums.join();
 }
 
-template void depthwise_forward<float>(const DepthwiseOperands&, const Geometry<int64_t>&,
-                                       const Activation&);
-template void depthwise_forward<double>(const DepthwiseOperands&, const Geometry<int64_t>&,
-                                        const Activation&);
-template void depthwise_backward<float>(const DepthwiseOperands&, const Geometry<int64_t>&,
-                                        const Activation&, DepthwiseTargets&);
-template void depthwise_backward<double>(const DepthwiseOperands&, const Geometry<int64_t>&,
-                                         const Activation&, DepthwiseTargets&);
+// Any output pixel may reach any place of the input: a task owns channels.
+template <typename T>
+void backward_planes_input(const Call& call, const Weights<T>& weights,
+                           const Activation& grad_output, const Gradients& to) {
+  const Strips strips(call.geometry, kSampledPixels);
+  const Activation grad_input(to.input);
+  const int64_t chunks = static_cast<int64_t>(call.chunks.size());
+  run_tasks(call.geometry.batch * chunks, [&](int64_t begin, int64_t end) {
+    if (begin >= end) return;
+    Plane<T> plane(call.geometry);
+    PlaneSink<T> sink(call, strips, plane);
+    Worker<T> worker(call, weights);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t image = task / chunks, chunk = task % chunks;
+      plane.fill_zero();
+      for (int64_t y = 0; y < call.geometry.out_height; ++y) {
+        for (int64_t i = 0; i < strips.count(); ++i) {
+          const Strip strip = strips.at(image, y, i);
+          T* const* grad_taps = sink.rows(strip, chunk);
+          // What the taps saw does not matter to the input's gradient.
+          const simd::TapRows<T> unread{grad_taps, sink.pixel_step(), strip.pixels,
+                                        call.geometry.taps()};
+          worker.backward(strip, chunk, unread, grad_output, grad_taps, sink.pixel_step(),
+                          nullptr, {});
+          sink.finish(strip, chunk);
+        }
+      }
+      plane.store(grad_input, image, call.chunks[chunk]);
+    }
+  });
+}
+
+template <typename T>
+void backward_planes_others(const Call& call, const Weights<T>& weights,
+                            const Activation& grad_output, const Gradients& to) {
+  const Strips strips(call.geometry, kSampledPixels);
+  const WeightSums<T> weight_sums(call, weights.layout, 1, kPlaneShares);
+  const bool wants_offsets = to.image_offset.defined() || to.mask.defined();
+  for_each_plane<T>(call, [&](const Plane<T>& plane, int64_t image, int64_t chunk, int64_t task,
+                              const Range& rows) {
+    PlaneSource<T> source(call, strips, plane);
+    OffsetSink<T> sink(call, strips, source, to);
+    Worker<T> worker(call, weights);
+    T* grad_weight = to.weight.defined() ? weight_sums.of(image, 0, task) : nullptr;
+    for (int64_t y = rows.begin; y < rows.end; ++y) {
+      for (int64_t i = 0; i < strips.count(); ++i) {
+        const Strip strip = strips.at(image, y, i);
+        const simd::TapRows<T> taps = source.rows(strip, chunk);
+        T* const* grad_taps = wants_offsets ? sink.rows(strip, chunk) : nullptr;
+        worker.backward(strip, chunk, taps, grad_output, grad_taps, sink.pixel_step(), grad_weight,
+                        to.kernel_offset);
+        if (wants_offsets) sink.finish(strip, chunk);
+      }
+    }
+  });
+  if (to.weight.defined()) unpack<T>(weight_sums.total(), weights.layout, to.weight);
+}
+
+}  // namespace
+
+template <typename T>
+void depthwise_forward(const Call& call, const Activation& output) {
+  const Weights<T> weights(call);
+  if (call.samples_image()) {
+    forward_planes(call, weights, output);
+  } else {
+    forward_rows(call, weights, output);
+  }
+}
+
+template <typename T>
+void depthwise_backward(const Call& call, const Activation& grad_output, const Gradients& to) {
+  const Weights<T> weights(call);
+  if (!call.samples_image()) {
+    backward_rows(call, weights, grad_output, to);
+    return;
+  }
+  if (to.input.defined()) backward_planes_input(call, weights, grad_output, to);
+  if (to.weight.defined() || to.kernel_offset.defined() || to.image_offset.defined() ||
+      to.mask.defined()) {
+    backward_planes_others(call, weights, grad_output, to);
+  }
+}
+
+template void depthwise_forward<float>(const Call&, const Activation&);
+template void depthwise_forward<double>(const Call&, const Activation&);
+template void depthwise_backward<float>(const Call&, const Activation&, const Gradients&);
+template void depthwise_backward<double>(const Call&, const Activation&, const Gradients&);
 
 }  // namespace mmdk::cpu

@@ -8,8 +8,12 @@
 #include <algorithm>
 
 #include "common/geometry.h"
+#include "cpu/simd/kernels.h"
 
 namespace mmdk::cpu {
+
+// About this many tasks: enough for many threads, few enough for each to have sums of its own.
+constexpr int64_t kTasks = 16;
 
 // Runs f(begin, end) over [0, tasks) on all threads. Matrix products inside must neither record
 // gradients nor be cast by autocast, nor be shared out to threads, which would change the order of
@@ -24,50 +28,69 @@ void run_tasks(int64_t tasks, const F& f) {
   });
 }
 
-// Rows [begin, end) of one output image; `index` counts the bands of all images.
-struct Band {
-  int64_t image;
+// Tasks for the rows of one image, where images and channels follow one another.
+constexpr int64_t kPlaneShares = 8;
+
+struct Range {
   int64_t begin, end;
-  int64_t index;
+
+  int64_t size() const { return end - begin; }
 };
 
-// Bands of output rows. Without image offsets a band reaches a known band of input rows, and bands
-// are high enough that of any two neighbours but one no input row is shared.
-class Bands {
+inline Range share(int64_t size, int64_t index, int64_t count) {
+  return {size * index / count, size * (index + 1) / count};
+}
+
+// Output pixels [x, x + pixels) of one row.
+struct Strip {
+  int64_t image, y, x, pixels;
+};
+
+// Rows of output pixels, cut into strips of nearly equal length.
+class Strips {
  public:
-  // About `in_all` bands, at least two an image.
-  Bands(const Geometry<int64_t>& geometry, int64_t in_all) : geometry_(geometry) {
-    const int64_t wanted = std::max<int64_t>(in_all / std::max<int64_t>(geometry.batch, 1), 2);
-    const int64_t reach = (geometry.kernel[0] - 1) * geometry.dilation[0] / geometry.stride[0];
-    height_ = std::max<int64_t>({1, reach, (geometry.out_height + wanted - 1) / wanted});
-    per_image_ = (geometry.out_height + height_ - 1) / height_;
-  }
+  Strips(const Geometry<int64_t>& g, int64_t most)
+      : width_(g.out_width), count_((g.out_width + longest(g, most) - 1) / longest(g, most)) {}
 
-  int64_t count() const { return geometry_.batch * per_image_; }
-
-  // Runs f(band, scratch) for all even bands at once, then for all odd ones; make_scratch() is
-  // called once for each thread.
-  template <typename MakeScratch, typename F>
-  void run(const MakeScratch& make_scratch, const F& f) const {
-    for (int64_t parity = 0; parity < 2; ++parity) {
-      const int64_t per_image = (per_image_ + 1 - parity) / 2;
-      run_tasks(geometry_.batch * per_image, [&](int64_t begin, int64_t end) {
-        auto scratch = make_scratch();
-        for (int64_t task = begin; task < end; ++task) {
-          f(band(task / per_image, task % per_image * 2 + parity), scratch);
-        }
-      });
-    }
+  int64_t count() const { return count_; }
+  int64_t most() const { return (width_ + count_ - 1) / count_; }
+  Strip at(int64_t image, int64_t y, int64_t index) const {
+    const Range columns = share(width_, index, count_);
+    return {image, y, columns.begin, columns.size()};
   }
 
  private:
-  Band band(int64_t image, int64_t index) const {
-    return {image, index * height_, std::min((index + 1) * height_, geometry_.out_height),
-            image * per_image_ + index};
+  // A strip should not span much more input than there is.
+  static int64_t longest(const Geometry<int64_t>& g, int64_t most) {
+    return std::min(most, 2 * g.width / g.stride[1] + 1);
   }
 
-  const Geometry<int64_t>& geometry_;
-  int64_t height_, per_image_;
+  int64_t width_, count_;
+};
+
+// Images in groups and output rows in bands. Of any two bands but neighbours no input row is
+// shared.
+class Bands {
+ public:
+  // About kTasks tasks, when each band is worked on `times` times.
+  Bands(const Geometry<int64_t>& g, int64_t times)
+      : images_(g.batch),
+        groups_(std::clamp<int64_t>(kTasks, 1, std::max<int64_t>(g.batch, 1))),
+        height_(g.out_height) {
+    const int64_t reach = (g.kernel[0] - 1) * g.dilation[0] / g.stride[0];
+    // Rows at the edges of a band are loaded twice.
+    const int64_t least = std::max<int64_t>(2 * reach, 1);
+    count_ = std::clamp<int64_t>(kTasks / (groups_ * times), 1,
+                                 std::max<int64_t>(height_ / least, 1));
+  }
+
+  int64_t image_groups() const { return groups_; }
+  Range images(int64_t group) const { return share(images_, group, groups_); }
+  int64_t count() const { return count_; }
+  Range rows(int64_t band) const { return share(height_, band, count_); }
+
+ private:
+  int64_t images_, groups_, height_, count_;
 };
 
 }  // namespace mmdk::cpu

@@ -1,123 +1,137 @@
-// The few input rows that a row of outputs reads, or adds to, as (chunks, pixels, kChunk).
+// The few input rows that a row of outputs reads, or adds to, channels innermost.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
+#include "cpu/activation.h"
 #include "cpu/aligned_buffer.h"
-#include "cpu/depthwise.h"
-#include "cpu/simd/kernels.h"
+#include "cpu/channels.h"
+#include "cpu/partition.h"
 
 namespace mmdk::cpu {
 
-template <typename T>
-simd::PixelRow<T> pixel_row(const Activation& activation, int64_t image, int64_t y, int64_t x,
-                            int64_t pixels) {
-  const at::Tensor& tensor = activation.tensor;
-  const int64_t channels = tensor.size(1), height = tensor.size(2), width = tensor.size(3);
-  T* data = static_cast<T*>(tensor.data_ptr());
-  if (activation.channels_last) {
-    return {data + ((image * height + y) * width + x) * channels, pixels, channels, channels, 1};
-  }
-  return {data + (image * channels * height + y) * width + x, pixels, channels, 1, height * width};
-}
-
-// Columns [left, left + pixels) of one image; columns outside it are padding.
-struct Columns {
-  int64_t image, left, pixels;
-};
-
-template <typename T>
-class RowRing {
+// Where taps of an image that is not deformed find their pixels: columns of a row that has margins
+// of padding, no wider than a strip needs.
+class Columns {
  public:
-  // Holds `rows` neighbouring rows of at most `pixels` columns.
-  RowRing(int64_t rows, int64_t chunks, int64_t pixels)
-      : chunks_(chunks),
-        stride_(pixels * simd::kChunk),
-        held_(rows, kNone),
-        outside_(stride_),
-        data_(rows * chunks * stride_) {}
-
-  // Starts on other columns; nothing is held.
-  void move_to(const Columns& columns) {
-    columns_ = columns;
-    std::fill(held_.begin(), held_.end(), kNone);
+  Columns(const Geometry<int64_t>& g, const Strips& strips)
+      : stride_(g.stride[1]),
+        padding_(g.padding[1]),
+        dilation_(g.dilation[1]),
+        kernel_width_(g.kernel[1]),
+        width_(g.width),
+        span_((strips.most() - 1) * g.stride[1] + 1) {
+    const int64_t last =
+        (g.out_width - 1) * stride_ - padding_ + (kernel_width_ - 1) * dilation_ + 1;
+    left_ = std::min(padding_, span_ - 1);
+    right_ = std::clamp<int64_t>(last - width_, 0, span_ - 1);
   }
 
-  // Row y for reading, all chunks loaded: zeros where it is outside the image.
-  const T* read(const Activation& from, int64_t y, int64_t chunk) {
-    if (is_outside(from, y)) return outside_.data();
-    int64_t& held = held_[y % rows()];
-    if (held != y) {
-      held = y;
-      load(from, y);
-    }
-    return slot(y, chunk);
-  }
+  int64_t width() const { return width_; }
+  int64_t left() const { return left_; }
+  int64_t with_margins() const { return left_ + width_ + right_; }
 
-  // Row y for adding to; what another row left in its place goes to `to` first. Rows outside the
-  // image share a place whose contents mean nothing.
-  T* add(const Activation& to, int64_t y, int64_t chunk) {
-    if (is_outside(to, y)) return outside_.data();
-    int64_t& held = held_[y % rows()];
-    if (held != y) {
-      flush(to, held);
-      held = y;
-      std::fill_n(slot(y, 0), chunks_ * stride_, T(0));
-    }
-    return slot(y, chunk);
-  }
-
-  void flush_all(const Activation& to) {
-    for (int64_t& held : held_) {
-      flush(to, held);
-      held = kNone;
-    }
+  // Where the first pixel of taps in kernel column j is, counted from the left margin; -1 when all
+  // their pixels are padding.
+  int64_t find(const Strip& strip, int64_t j) const {
+    const int64_t first = strip.x * stride_ - padding_ + j * dilation_;
+    const int64_t last = first + (strip.pixels - 1) * stride_;
+    return last < 0 || first >= width_ ? -1 : left_ + first;
   }
 
  private:
-  static constexpr int64_t kNone = -1;
+  int64_t stride_, padding_, dilation_, kernel_width_, width_, span_;
+  int64_t left_, right_;
+};
 
-  int64_t rows() const { return static_cast<int64_t>(held_.size()); }
-  T* slot(int64_t y, int64_t chunk) {
-    return data_.data() + (y % rows() * chunks_ + chunk) * stride_;
-  }
-  static bool is_outside(const Activation& image, int64_t y) {
-    return y < 0 || y >= image.tensor.size(2);
-  }
-  // The columns inside the image, counted from `left`.
-  int64_t first() const { return std::clamp<int64_t>(-columns_.left, 0, columns_.pixels); }
-  int64_t last(const Activation& image) const {
-    return std::clamp<int64_t>(image.tensor.size(3) - columns_.left, first(), columns_.pixels);
+// Rows of one image and part, each in a slot of its own until another row needs it.
+template <typename T>
+class RowRing {
+ public:
+  // Serves tap rows of `out_rows` rows of outputs at a time.
+  RowRing(const Geometry<int64_t>& g, const Strips& strips, int64_t chunks, int64_t out_rows)
+      : columns_(g, strips),
+        chunks_(chunks),
+        held_(std::min((g.kernel[0] - 1) * g.dilation[0] + 1 + (out_rows - 1) * g.stride[0],
+                       g.height),
+              kNone),
+        data_(static_cast<int64_t>(held_.size()) * chunks * row_size()),
+        first_chunk_(g.taps()),
+        taps_(g.taps()) {}
+
+  const Columns& columns() const { return columns_; }
+
+  void forget_all() {
+    std::fill(held_.begin(), held_.end(), kNone);
+    strip_ = kNoStrip;
   }
 
-  // Channels missing in the last chunk stay the zeros the buffer began with; columns outside the
-  // image differ from strip to strip.
-  void load(const Activation& from, int64_t y) {
-    const int64_t begin = first(), end = last(from);
-    for (int64_t chunk = 0; chunk < chunks_; ++chunk) {
-      T* to = slot(y, chunk);
-      std::fill(to, to + begin * simd::kChunk, T(0));
-      std::fill(to + end * simd::kChunk, to + columns_.pixels * simd::kChunk, T(0));
+  // Where each tap's first pixel of a strip is, of one chunk; null where all of them are padding.
+  // Calls leave(y) for rows that have to
+  // make place and enter(y) for those that come in their stead.
+  template <typename Leave, typename Enter>
+  T* const* taps(const Geometry<int64_t>& g, const Strip& strip, int64_t chunk, const Leave& leave,
+                 const Enter& enter) {
+    if (strip.y != strip_.y || strip.x != strip_.x) {
+      strip_ = strip;
+      find_first_chunk(g, leave, enter);
     }
-    if (begin == end) return;
-    kernels_.load_row(
-        slot(y, 0) + begin * simd::kChunk, stride_,
-        pixel_row<const T>(from, columns_.image, y, columns_.left + begin, end - begin));
+    for (size_t k = 0; k < taps_.size(); ++k) {
+      taps_[k] = first_chunk_[k] == nullptr ? nullptr : first_chunk_[k] + chunk * row_size();
+    }
+    return taps_.data();
   }
 
-  void flush(const Activation& to, int64_t y) {
-    const int64_t begin = first(), end = last(to);
-    if (y == kNone || begin == end) return;
-    kernels_.add_row(pixel_row<T>(to, columns_.image, y, columns_.left + begin, end - begin),
-                     slot(y, 0) + begin * simd::kChunk, stride_);
+  template <typename Leave>
+  void leave_all(const Leave& leave) {
+    for (const int64_t y : held_) {
+      if (y != kNone) leave(y);
+    }
+    forget_all();
   }
 
-  const simd::Kernels<T>& kernels_ = simd::kernels<T>();
-  Columns columns_{0, 0, 0};
-  int64_t chunks_, stride_;
+  // (columns with margins, kChunk) of one chunk of a row that is held.
+  T* row(int64_t y, int64_t chunk) const {
+    const int64_t slot = y % static_cast<int64_t>(held_.size());
+    return data_.data() + (slot * chunks_ + chunk) * row_size();
+  }
+
+  int64_t row_size() const { return columns_.with_margins() * simd::kChunk; }
+
+ private:
+  static constexpr int64_t kNone = -1;
+  static constexpr Strip kNoStrip{0, kNone, 0, 0};
+
+  template <typename Leave, typename Enter>
+  void find_first_chunk(const Geometry<int64_t>& g, const Leave& leave, const Enter& enter) {
+    for (int64_t i = 0; i < g.kernel[0]; ++i) {
+      const int64_t y = strip_.y * g.stride[0] - g.padding[0] + i * g.dilation[0];
+      const bool exists = y >= 0 && y < g.height;
+      if (exists) hold(y, leave, enter);
+      for (int64_t j = 0; j < g.kernel[1]; ++j) {
+        const int64_t column = columns_.find(strip_, j), k = i * g.kernel[1] + j;
+        first_chunk_[k] =
+            exists && column >= 0 ? row(y, 0) + column * simd::kChunk : nullptr;
+      }
+    }
+  }
+
+  template <typename Leave, typename Enter>
+  void hold(int64_t y, const Leave& leave, const Enter& enter) {
+    int64_t& held = held_[y % static_cast<int64_t>(held_.size())];
+    if (held == y) return;
+    if (held != kNone) leave(held);
+    held = y;
+    enter(y);
+  }
+
+  Columns columns_;
+  int64_t chunks_;
   std::vector<int64_t> held_;
-  AlignedBuffer<T> outside_, data_;
+  AlignedBuffer<T> data_;
+  Strip strip_ = kNoStrip;
+  std::vector<T*> first_chunk_, taps_;
 };
 
 }  // namespace mmdk::cpu

@@ -35,7 +35,8 @@ bool has_avx512() {
 }
 
 bool has_avx2() {
-  return is_allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return is_allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
 }
 #endif
 

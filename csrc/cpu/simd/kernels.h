@@ -7,89 +7,174 @@
 
 namespace mmdk::cpu::simd {
 
-// Channels of the depthwise kernels come in chunks of this many, the last one padded with zeros.
+// Channels come in chunks of this many, side by side in memory, the last ones of a chunk zero where
+// it holds fewer.
 constexpr int64_t kChunk = 32;
-// Most output pixels of one row in one call of the depthwise kernels.
-constexpr int64_t kRowPixels = 64;
+// Most output pixels of one row in one call.
+constexpr int64_t kStrip = 64;
 
-// The four cells of one look-up: where each one's channels begin, and its bilinear weight.
+// A grid that is looked up, a scope or an image, always has a border of zeros one cell wide: the
+// four cells of any look-up that is inside exist. Cells are counted in the bordered grid.
+//
+// Where the taps of some pixels of one row look: a tap's pixels lie side by side.
 template <typename T>
-struct Cells {
-  int64_t offset[4];
-  T value[4];
-};
-
-// Where the taps of up to kRowPixels pixels look up a scope that has a border of zeros, one cell
-// wide; a tap's pixels lie side by side.
-template <typename T>
-struct ScopePlan {
-  int32_t* cell;  // (taps, kRowPixels): the upper left cell of the four; -1 when outside
-  T* value;       // (taps, 4, kRowPixels): the four cells' bilinear weights, row by row
-  T* fraction_y;  // (taps, kRowPixels)
+struct LookupPlan {
+  int64_t* cell;  // (taps, kStrip): the upper left cell of the four; -1 when outside
+  T* value;       // (taps, 4, kStrip): the four cells' bilinear weights, row by row
+  T* fraction_y;  // (taps, kStrip): how far below that cell the coordinate lies
   T* fraction_x;
 };
 
-// Offsets of one image and offset group: y of tap k at offset + 2 * k * plane, x one plane on.
 template <typename T>
-struct ScopePlanInput {
-  const T* offset;      // at the first pixel; null means zero
-  int64_t plane, step;  // step 0: one kernel per image
+struct LookupRequest {
+  const T* offset;  // y of tap 0 at the first pixel; null: no offsets
+  int64_t plane;    // from an offset's y to its x, and on to the next tap's y
   int64_t pixels;
-  int64_t kernel[2], scope[2];
+  int64_t kernel[2];
+  int64_t grid[2];  // height and width without the border
+  // Coordinates without offset, y and x: of the first tap and pixel, from tap to tap, and, in x
+  // only, from pixel to pixel.
+  double first[2];
+  int64_t tap_step[2];
+  int64_t pixel_step;
 };
 
-// Consecutive output pixels of one row, and one chunk of channels. Activations are (pixels,
-// kChunk), with the padding around the image written out as zeros.
+// What the taps of some pixels of one row see, for one chunk of channels.
 template <typename T>
-struct DepthwiseRow {
-  ScopePlan<T> plan;
+struct TapRows {
+  const T* const* tap;  // of each tap: its value for the first pixel, (kChunk,); null: nothing
+  int64_t pixel_step;   // numbers from a pixel to the next
   int64_t pixels, taps;
-  int64_t pixel_step;      // input numbers from a pixel to the next
-  int64_t bordered_width;  // of the scope: S_w + 2
-  const T* const* input;   // of each tap: its value for the first pixel
-  const T* weight;         // (bordered cells, kChunk)
+};
+
+// Scopes of one chunk of channels and where they are looked up.
+template <typename T>
+struct SampledScope {
+  LookupPlan<T> plan;
+  const T* weight;  // (bordered cells, kChunk)
+  int64_t bordered_width;
+};
+
+// (pixels, kChunk), pixels `step` numbers apart.
+template <typename T>
+struct ChunkRow {
+  T* data;
+  int64_t step;
 };
 
 template <typename T>
 struct DepthwiseGradients {
-  const T* grad_output;  // (pixels, kChunk)
-  T* const* grad_input;  // like input; null when not wanted
-  T* grad_weight;        // (bordered cells, kChunk); null when not wanted
-  T* along;  // (taps, kRowPixels, 4): sums over channels of grad * input * cell; null likewise
+  ChunkRow<const T> grad_output;
+  T* const* grad_input;  // like TapRows::tap, with a step of its own; null when not wanted
+  int64_t grad_step;
+  T* grad_weight;        // like the weight; null when not wanted
+  T* grad_offset;        // (taps, 2, kStrip), y before x; null when not wanted
 };
 
-// A row of pixels of an activation, and all its channels.
+// The gradient of a dense product by its sampled data, see SampledTile.
 template <typename T>
-struct PixelRow {
-  T* data;
-  int64_t pixels, channels;
+struct TileGradients {
+  const T* grad_z;  // (pixels, channels, cells), pixels `step` numbers apart; readable beyond its
+                    // end by one vector
+  int64_t step, channels;
+  int64_t scope[2];
+  T* scratch;  // (bordered cells, kChunk), the border zero
+  T* const* grad_input;  // these as in DepthwiseGradients
+  int64_t grad_step;
+  T* grad_offset;
+};
+
+// A sampled image: four cells for each tap of each pixel.
+template <typename T>
+struct SampledImage {
+  LookupPlan<T> plan;
+  const T* mask;  // of tap 0 at the first pixel; null: one everywhere
+  int64_t mask_plane;
+  int64_t bordered_width;
+  int64_t pixels, taps;
+};
+
+// Gradients by what SampledImage looks up with; (taps, 2, kStrip) and (taps, kStrip), null when not
+// wanted.
+template <typename T>
+struct ImageGradients {
+  T* offset;
+  T* mask;
+};
+
+// How the numbers of a tensor are stored, beside T itself.
+enum class Storage { kSame, kHalf, kBFloat16 };
+
+// (pixels, channels) of a tensor, strides in numbers.
+template <typename Void>
+struct Numbers {
+  Void* data;
+  Storage storage;
   int64_t pixel_stride, channel_stride;
 };
 
 template <typename T>
 struct Kernels {
   const char* name;
-  // to[i] += factor * from[i]
-  void (*add_scaled)(T* to, const T* from, T factor, int64_t size);
+
+  // (pixels, channels) from a tensor into a buffer, and back
+  void (*load)(T* to, int64_t pixel_stride, int64_t channel_stride, const Numbers<const void>& from,
+               int64_t pixels, int64_t channels);
+  void (*store)(const Numbers<void>& to, const T* from, int64_t pixel_stride,
+                int64_t channel_stride, int64_t pixels, int64_t channels);
+
+  void (*plan_lookups)(const LookupRequest<T>& request, const LookupPlan<T>& plan);
+
+  // output = bias + the depthwise sum; bias (kChunk,)
+  void (*depthwise_forward)(const TapRows<T>& input, const SampledScope<T>& scope, const T* bias,
+                            const ChunkRow<T>& output);
+  // The same with a weight (taps, kChunk) that is not looked up.
+  void (*rigid_forward)(const TapRows<T>& input, const T* weight, const T* bias,
+                        const ChunkRow<T>& output);
+  // Add to every gradient that is wanted.
+  void (*depthwise_backward)(const TapRows<T>& input, const SampledScope<T>& scope,
+                             const DepthwiseGradients<T>& gradients);
+  // Here grad_weight is (taps, kChunk), and there is no grad_offset.
+  void (*rigid_backward)(const TapRows<T>& input, const T* weight,
+                         const DepthwiseGradients<T>& gradients);
+
+  // coefficients (kStrip, taps, padded_cells(cells)): a look-up as one row over all cells of the
+  // scope, zero but for four
+  void (*spread_plan)(const LookupPlan<T>& plan, const int64_t* scope, int64_t pixels, int64_t taps,
+                      T* coefficients);
+  // z (pixels, channels, cells), pixels `step` numbers apart = the sum over taps of value *
+  // coefficients
+  void (*sample_tile)(const TapRows<T>& input, const T* coefficients, int64_t cells,
+                      int64_t channels, T* z, int64_t step);
+  // The same where each tap is a cell of its own: z (pixels, channels, taps).
+  void (*collect_tile)(const TapRows<T>& input, int64_t channels, T* z, int64_t step);
+  // Add to the gradients that are wanted; `weight` is not read.
+  void (*sample_tile_backward)(const TapRows<T>& input, const SampledScope<T>& scope,
+                               const TileGradients<T>& gradients);
+  void (*collect_tile_backward)(const TapRows<T>& input, const TileGradients<T>& gradients);
+
+  // to (taps, pixels, kChunk) = what the taps see in a bordered image of (cells, kChunk)
+  void (*sample_image)(const SampledImage<T>& image, const T* cells, T* to);
+  // Adds to each cell what `grad`, like sample_image's `to`, means for it.
+  void (*scatter_image)(const SampledImage<T>& image, const T* grad, T* cells);
+  // Adds to the gradients that are wanted.
+  void (*image_gradients)(const SampledImage<T>& image, const T* cells, const T* grad,
+                          const ImageGradients<T>& gradients);
+
+  // sums (kChunk,) += rows (pixels, kChunk)
+  void (*add_pixels)(T* sums, const T* rows, int64_t pixels);
+
+  // Over `size` numbers that begin at each of four cells of look-ups:
   // to += the weighted sum of the cells of `from`
-  void (*gather)(T* to, const T* from, const Cells<T>& cells, int64_t size);
-  // each cell of `to` += its weight * from; cells of weight zero may coincide with others
-  void (*scatter)(T* to, const Cells<T>& cells, const T* from, int64_t size);
+  void (*gather)(T* to, const T* from, const int64_t* cell, const T* value, int64_t size);
+  // each cell of `to` += its weight * from
+  void (*scatter)(T* to, const int64_t* cell, const T* value, const T* from, int64_t size);
   // along[i] = the dot product of cell i of `from` with `other`
-  void (*dots)(T* along, const T* from, const Cells<T>& cells, const T* other, int64_t size);
-  void (*plan_scope)(const ScopePlanInput<T>& input, const ScopePlan<T>& plan);
-  // (chunks, pixels, kChunk), a chunk `chunk_stride` numbers from the next, from a row; channels
-  // that are missing in the last chunk are left as they are
-  void (*load_row)(T* to, int64_t chunk_stride, const PixelRow<const T>& from);
-  // a row from (chunks, pixels, kChunk)
-  void (*store_row)(const PixelRow<T>& to, const T* from, int64_t chunk_stride);
-  // a row += (chunks, pixels, kChunk)
-  void (*add_row)(const PixelRow<T>& to, const T* from, int64_t chunk_stride);
-  // output (pixels, kChunk) += the depthwise sum
-  void (*depthwise_forward)(const DepthwiseRow<T>& row, T* output);
-  // adds to every gradient that is wanted
-  void (*depthwise_backward)(const DepthwiseRow<T>& row, const DepthwiseGradients<T>& gradients);
+  void (*dots)(T* along, const T* from, const int64_t* cell, const T* other, int64_t size);
 };
+
+// Numbers from one row of sample_tile's coefficients to the next, for any instruction set.
+constexpr int64_t padded_cells(int64_t cells) { return (cells + 15) / 16 * 16; }
 
 // For the best instruction set that this machine has and ATEN_CPU_CAPABILITY (default, avx2,
 // avx512) allows; read once.

@@ -1,11 +1,14 @@
 #if defined(__x86_64__)
 // Before the target changes: the standard library's inline functions are shared with other files
 // and must run everywhere.
+#include <immintrin.h>
+
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,fma")
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,fma,f16c")
 #define MMDK_SIMD_NAME avx512
 #define MMDK_VECTOR_BYTES 64
 #include "cpu/simd/kernels_impl.h"
