@@ -27,7 +27,8 @@ auto make_node() {
 }
 
 // The node that differentiates an operator of these tensor arguments, in the schema's order; null
-// when no argument requires a gradient. `Operator` has the static members `name` and `backward`.
+// when no argument requires a gradient. `Operator` has what a Function has, `backward` and
+// `is_traceable` (for compiled autograd), and the operator's `name`.
 template <typename Operator, typename... Tensors>
 auto node_for(const Tensors&... tensors) {
   using Node = torch::autograd::CppNode<Operator>;

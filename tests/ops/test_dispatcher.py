@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from mmdk.layers import DeformKernel2d
 from mmdk.ops import deform_kernel2d, sample_kernel
 from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, Case, ids
 
@@ -76,6 +77,31 @@ def test_compiles_whole_with_dynamic_shapes():
         torch.testing.assert_close(output, eager)
         for ours, theirs in zip(gradients, expected, strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+def test_backward_compiles_too():
+    """Compiled autograd traces the operator's node as well."""
+    layer = torch.nn.Sequential(DeformKernel2d(4, 6, 3), torch.nn.ReLU())
+    x = torch.randn(1, 4, 5, 6)
+    expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+
+    @torch.compile(backend='aot_eager')
+    def step():
+        layer(x).square().sum().backward()
+
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        step()
+    for parameter, gradient in zip(layer.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_changing_a_saved_argument_in_place_is_noticed():
+    tensors = DENSE.tensors()
+    weight = tensors['weight'].requires_grad_()
+    output = deform_kernel2d(**tensors, **DENSE.geometry).sum()
+    tensors['input'].zero_()
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        torch.autograd.grad(output, weight)
 
 
 def test_second_derivative_is_refused():
