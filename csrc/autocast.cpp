@@ -33,16 +33,29 @@ at::Tensor deform_kernel2d(const at::Tensor& input, const at::Tensor& weight,
       padding, dilation);
 }
 
+template <c10::DeviceType device, c10::DispatchKey key>
+at::Tensor sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offset,
+                         at::IntArrayRef kernel_size) {
+  c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::DispatchKeySet{key});
+  const at::ScalarType target = at::autocast::get_lower_precision_fp_from_device_type(device);
+  return operators::sample_kernel(cached_cast(target, weight, device),
+                                  *cast_offset(kernel_offset, target, device), kernel_size);
+}
+
+template <c10::DeviceType device, c10::DispatchKey key>
+void register_for(torch::Library& library) {
+  library.impl("deform_kernel2d", deform_kernel2d<device, key>);
+  library.impl("sample_kernel", sample_kernel<device, key>);
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(mmdk, AutocastCPU, library) {
-  library.impl("deform_kernel2d",
-               deform_kernel2d<c10::DeviceType::CPU, c10::DispatchKey::AutocastCPU>);
+  register_for<c10::DeviceType::CPU, c10::DispatchKey::AutocastCPU>(library);
 }
 
 TORCH_LIBRARY_IMPL(mmdk, AutocastCUDA, library) {
-  library.impl("deform_kernel2d",
-               deform_kernel2d<c10::DeviceType::CUDA, c10::DispatchKey::Autocast>);
+  register_for<c10::DeviceType::CUDA, c10::DispatchKey::Autocast>(library);
 }
 
 }  // namespace mmdk

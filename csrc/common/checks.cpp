@@ -70,11 +70,12 @@ void check_offset_dtype(const char* name, const at::Tensor& tensor, const at::Te
              "; convert it with .to()");
 }
 
-void check_floating(const at::Tensor& input) {
-  const auto dtype = input.scalar_type();
-  MMDK_CHECK(
+// Of `op`: its first tensor, which gives the others their dtype.
+void check_floating(const char* op, const char* name, const at::Tensor& tensor) {
+  const auto dtype = tensor.scalar_type();
+  TORCH_CHECK_VALUE(
       dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16,
-      "input has dtype ", dtype_name(input),
+      op, name, " has dtype ", dtype_name(tensor),
       ", expected torch.float32, float64, float16 or bfloat16; convert it with .to()");
 }
 
@@ -149,7 +150,7 @@ template <typename Int>
 Geometry<Int> check_arguments(const Arguments& a) {
   Geometry<Int> g;
   check_rank("input", a.input, 4, "(N, C_in, H, W)");
-  check_floating(a.input);
+  check_floating("deform_kernel2d: ", "input", a.input);
   g.batch = size_of<Int>(a.input, 0);
   g.in_channels = size_of<Int>(a.input, 1);
   g.height = size_of<Int>(a.input, 2);
@@ -209,8 +210,7 @@ void check_sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offs
   TORCH_CHECK_VALUE(weight.dim() == 4, op,
                     "weight must be (C_out, C_in/groups, S_h, S_w), got shape ",
                     weight.sym_sizes());
-  TORCH_CHECK_VALUE(at::isFloatingType(weight.scalar_type()), op, "weight has dtype ",
-                    dtype_name(weight), ", expected a floating-point dtype");
+  check_floating(op, "weight", weight);
   TORCH_CHECK_VALUE(weight.sym_size(2) >= kernel_size[0] && weight.sym_size(3) >= kernel_size[1],
                     op, "the scope of weight, (", weight.sym_size(2), ", ", weight.sym_size(3),
                     "), is smaller than kernel_size ", kernel_size, "; enlarge the scope");
@@ -234,6 +234,12 @@ void check_grad_kernels(const at::Tensor& grad_kernels, const at::Tensor& weight
   TORCH_CHECK_VALUE(grad_kernels.sym_sizes() == c10::SymIntArrayRef(expected),
                     "sample_kernel: grad_kernels has shape ", grad_kernels.sym_sizes(),
                     ", expected the kernels' ", c10::SymIntArrayRef(expected));
+  TORCH_CHECK_VALUE(grad_kernels.device() == weight.device(), "sample_kernel: grad_kernels is on ",
+                    grad_kernels.device(), " but weight is on ", weight.device(),
+                    "; move both to one device");
+  TORCH_CHECK_VALUE(grad_kernels.scalar_type() == weight.scalar_type(),
+                    "sample_kernel: grad_kernels has dtype ", dtype_name(grad_kernels),
+                    " but weight has ", dtype_name(weight), "; convert one of them with .to()");
 }
 
 template Geometry<int64_t> check_arguments<int64_t>(const Arguments&);

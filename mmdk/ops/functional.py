@@ -63,10 +63,13 @@ def deform_kernel2d(
         taken to be finite: a NaN or infinity among them makes outputs NaN or infinite, not
         necessarily only those whose look-ups read it.
 
+    `torch.func.grad`, `vjp`, `jacrev` and `vmap` work, in any order. `vmap` may map any of the
+    tensors; it is one call for all entries since PyTorch 2.5, and a loop with a warning before.
+
     Raises:
         ValueError: Ranks, shapes, dtypes, devices or geometry do not fit together; the message
             names the argument, what came and what was expected.
-        NotImplementedError: A second derivative is asked for.
+        NotImplementedError: A second derivative is asked for, or one in forward mode (`jvp`).
 
     Source: Gao et al., Deformable Kernels, ICLR 2020, section 3.
 
@@ -103,16 +106,18 @@ def sample_kernel(
     with the look-up of :func:`deform_kernel2d`.
 
     Args:
-        weight: The scope, (C_out, C_in/groups, S_h, S_w), floating point.
+        weight: The scope, (C_out, C_in/groups, S_h, S_w), in a dtype of :func:`deform_kernel2d`.
         kernel_offset: Delta K, (N, K_h*K_w*2), in scope cells, channel `tap * 2 + {0: y, 1: x}`;
             dtype of `weight`, or float32 beside half types.
         kernel_size: (K_h, K_w), or one int for both; at most the scope's size.
 
     Returns:
-        (N, C_out, C_in/groups, K_h, K_w) in the dtype of `weight`.
+        (N, C_out, C_in/groups, K_h, K_w) in the dtype of `weight`. Under `torch.func.vmap` PyTorch
+        loops over the entries, and says so.
 
     Raises:
         ValueError: Shapes, dtypes or devices do not fit together.
+        NotImplementedError: A second derivative is asked for, or one in forward mode (`jvp`).
 
     Source: Gao et al., Deformable Kernels, ICLR 2020, section 3.2 (global variant).
 

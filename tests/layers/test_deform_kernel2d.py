@@ -108,22 +108,6 @@ def test_lists_and_numpy_ints_are_taken_as_configs_and_code_give_them():
     assert layer(torch.randn(1, 4, 5, 5)).shape == (1, 4, 2, 4)
 
 
-@pytest.mark.parametrize('clip', [None, 'scope', 0.5])
-def test_compiles_and_exports(clip):
-    layer = learnt(DeformKernel2d(4, 6, 3, padding=1, groups=2, offset_clip=clip))
-    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend='aot_eager')
-    size = {axis: torch.export.Dim(axis, min=2, max=64) for axis in ('n', 'h', 'w')}
-    exported = torch.export.export(
-        layer,
-        (torch.randn(2, 4, 8, 9),),
-        dynamic_shapes=({0: size['n'], 2: size['h'], 3: size['w']},),
-    ).module()
-    for shape in ((2, 4, 7, 6), (3, 4, 10, 12)):
-        x = torch.randn(shape)
-        torch.testing.assert_close(compiled(x), layer(x))
-        torch.testing.assert_close(exported(x), layer(x))
-
-
 def test_clip_to_the_scope_is_no_part_of_the_state():
     clipped = DeformKernel2d(2, 2, 3, offset_clip='scope')
     assert clipped.state_dict().keys() == DeformKernel2d(2, 2, 3).state_dict().keys()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmdk.layers import DeformKernel2d
-from mmdk.ops import deform_kernel2d
+from mmdk.ops import deform_kernel2d, sample_kernel
 from tests.ops.cases import EVERYTHING
 
 HALF = [torch.bfloat16, torch.float16]
@@ -35,7 +35,32 @@ def test_float64_is_left_alone():
     tensors = EVERYTHING.tensors(dtype=torch.float64)
     with torch.autocast('cpu', torch.bfloat16):
         output = deform_kernel2d(**tensors, **EVERYTHING.geometry)
+        kernels = sample_kernel(tensors['weight'], torch.zeros(1, 18).double(), 3)
     assert torch.equal(output, deform_kernel2d(**tensors, **EVERYTHING.geometry))
+    assert kernels.dtype == torch.float64
+
+
+@pytest.mark.parametrize('dtype', HALF, ids=str)
+@pytest.mark.parametrize('offset_dtype', [torch.float32, 'same', 'other'], ids=str)
+def test_sample_kernel_equals_casting_by_hand(dtype, offset_dtype):
+    other = HALF[1 - HALF.index(dtype)]
+    weight = torch.randn(3, 2, 4, 4)
+    offset = torch.randn(2, 18).to({'same': dtype, 'other': other}.get(offset_dtype, offset_dtype))
+    with torch.autocast('cpu', dtype):
+        kernels = sample_kernel(weight, offset, 3)
+    assert kernels.dtype == dtype
+    by_hand = offset.float() if offset_dtype == 'other' else offset
+    assert torch.equal(kernels, sample_kernel(weight.to(dtype), by_hand, 3))
+
+
+def test_sample_kernel_under_autocast_has_gradients():
+    weight = torch.randn(3, 2, 4, 4, requires_grad=True)
+    offset = torch.randn(2, 18, requires_grad=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        kernels = sample_kernel(weight, offset, 3)
+    kernels.float().square().sum().backward()
+    assert weight.grad.dtype == offset.grad.dtype == torch.float32
+    assert weight.grad.any() and offset.grad.any()
 
 
 @pytest.mark.parametrize('dtype', HALF, ids=str)

@@ -1,10 +1,13 @@
 """The operators as citizens of PyTorch: schema, shape inference, compilation, export."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from mmdk.layers import DeformKernel2d
 from mmdk.ops import deform_kernel2d, sample_kernel
-from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, ids
+from tests.ops.cases import CASES, DENSE, DEPTHWISE, EVERYTHING, Case, ids
 
 NAMES = ('input', 'weight', 'kernel_offset', 'image_offset', 'mask', 'bias')
 
@@ -76,6 +79,31 @@ def test_compiles_whole_with_dynamic_shapes():
             torch.testing.assert_close(ours, theirs)
 
 
+def test_backward_compiles_too():
+    """Compiled autograd traces the operator's node as well."""
+    layer = torch.nn.Sequential(DeformKernel2d(4, 6, 3), torch.nn.ReLU())
+    x = torch.randn(1, 4, 5, 6)
+    expected = torch.autograd.grad(layer(x).square().sum(), list(layer.parameters()))
+
+    @torch.compile(backend='aot_eager')
+    def step():
+        layer(x).square().sum().backward()
+
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        step()
+    for parameter, gradient in zip(layer.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_changing_a_saved_argument_in_place_is_noticed():
+    tensors = DENSE.tensors()
+    weight = tensors['weight'].requires_grad_()
+    output = deform_kernel2d(**tensors, **DENSE.geometry).sum()
+    tensors['input'].zero_()
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        torch.autograd.grad(output, weight)
+
+
 def test_second_derivative_is_refused():
     tensors = {name: t.requires_grad_() for name, t in DENSE.tensors().items()}
     output = deform_kernel2d(**tensors, **DENSE.geometry)
@@ -90,3 +118,74 @@ def test_second_derivative_of_sample_kernel_is_refused():
     (gradient,) = torch.autograd.grad(kernels.square().sum(), weight, create_graph=True)
     with pytest.raises(NotImplementedError, match='second derivatives'):
         gradient.sum().backward()
+
+
+# Where nothing is to be computed, an operator might be tempted to return its argument.
+NOTHING = Case(
+    'nothing', in_channels=1, out_channels=1, kernel=(1, 1), scope=(1, 1), padding=(0, 0)
+)
+FUNCTIONAL = [*SOME, NOTHING, dataclasses.replace(NOTHING, kernel_offset_groups=0, bias=True)]
+
+
+def assert_functional(operator, arguments):
+    """Arguments stay as they are, and no two tensors share memory."""
+    inputs = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
+    before = [(tensor.clone(), tensor._version) for tensor in inputs]
+    results = operator(*arguments)
+    results = list(results) if isinstance(results, tuple) else [results]
+    for tensor, (copy, version) in zip(inputs, before, strict=True):
+        assert torch.equal(tensor, copy) and tensor._version == version
+    for i, result in enumerate(results):
+        for other in [*inputs, *results[i + 1 :]]:
+            assert not torch._C._is_alias_of(result, other)
+    return results
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('wanted', [(True,) * 6, (False, True) * 3])
+@pytest.mark.parametrize('case', FUNCTIONAL, ids=ids(FUNCTIONAL))
+def test_functional_and_without_aliases(case, wanted, memory_format):
+    tensors = case.tensors()
+    tensors['input'] = tensors['input'].contiguous(memory_format=memory_format)
+    tensors['weight'].fill_(1)
+    if case.kernel_offset_groups:
+        tensors['kernel_offset'].zero_()
+    arguments = positional(case, tensors)
+    (output,) = assert_functional(torch.ops.mmdk.deform_kernel2d, arguments)
+    grad = torch.ones_like(output)
+    assert_functional(torch.ops.mmdk.deform_kernel2d_backward, [grad, *arguments, list(wanted)])
+
+
+@pytest.mark.parametrize('wanted', [[True, True], [False, True]])
+@pytest.mark.parametrize('size', [1, 3])
+def test_sample_kernel_is_functional_and_without_aliases(size, wanted):
+    weight = torch.ones(1, 1, size, size)
+    offset = torch.zeros(1, size * size * 2)
+    arguments = [weight, offset, [size, size]]
+    (kernels,) = assert_functional(torch.ops.mmdk.sample_kernel, arguments)
+    assert torch.equal(kernels[0], weight)
+    grad = torch.ones_like(kernels)
+    assert_functional(torch.ops.mmdk.sample_kernel_backward, [grad, *arguments, wanted])
+
+
+@pytest.mark.parametrize('case', [DENSE, DEPTHWISE, EVERYTHING], ids=lambda case: case.name)
+def test_deterministic_mode_changes_nothing(case):
+    """It is accepted, and gives the bits that are given anyway, for any number of threads."""
+
+    def results():
+        leaves = {name: t.requires_grad_() for name, t in case.tensors(dtype=torch.float32).items()}
+        output = deform_kernel2d(**leaves, **case.geometry)
+        return [output, *torch.autograd.grad(output.square().sum(), list(leaves.values()))]
+
+    threads = torch.get_num_threads()
+    runs = []
+    try:
+        for deterministic in (False, True):
+            for count in (1, 2, 8):
+                torch.set_num_threads(count)
+                torch.use_deterministic_algorithms(deterministic)
+                runs.append(results())
+    finally:
+        torch.set_num_threads(threads)
+    for run in runs[1:]:
+        assert all(map(torch.equal, run, runs[0]))

@@ -160,3 +160,52 @@ def test_offsets_that_are_not_finite_contribute_zero(case, name, bad):
     for with_bad, with_far in zip(*results, strict=True):
         assert with_bad.isfinite().all()
         torch.testing.assert_close(with_bad, with_far, rtol=0, atol=0)
+
+
+class _NoGradient(torch.autograd.Function):
+    """The identity, whose gradient is undefined: none reaches what is before it."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, grad):
+        return None
+
+
+def test_undefined_gradient_stays_undefined():
+    tensors = {name: t.requires_grad_() for name, t in EVERYTHING.tensors().items()}
+    _NoGradient.apply(deform_kernel2d(**tensors, **EVERYTHING.geometry)).sum().backward()
+    assert all(tensor.grad is None for tensor in tensors.values())
+    weight = torch.randn(1, 1, 4, 4, requires_grad=True)
+    _NoGradient.apply(sample_kernel(weight, torch.zeros(1, 18), 3)).sum().backward()
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize('case', MAIN, ids=ids(MAIN))
+def test_layout_of_the_gradient_does_not_matter(case):
+    """One number expanded, as from sum(); channels_last; and every second element."""
+    leaves = {name: t.requires_grad_() for name, t in case.tensors().items()}
+    output = deform_kernel2d(**leaves, **case.geometry)
+    values = torch.ones((), dtype=output.dtype).expand(output.shape)
+    layouts = [
+        values,
+        values.contiguous(memory_format=torch.channels_last),
+        torch.stack([values, 2 * values], -1)[..., 0],
+    ]
+    results = [
+        torch.autograd.grad(output, list(leaves.values()), layout, retain_graph=True)
+        for layout in [values.contiguous(), *layouts]
+    ]
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
+
+
+def test_expanded_gradient_of_sample_kernel():
+    weight, offset = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 18)
+    kernels = sample_kernel(weight, offset.requires_grad_(), 3)
+    expected = torch.autograd.grad(
+        kernels, (weight, offset), torch.ones_like(kernels), retain_graph=True
+    )
+    assert all(map(torch.equal, torch.autograd.grad(kernels.sum(), (weight, offset)), expected))

@@ -48,7 +48,8 @@ def test_one_kernel_per_image_is_what_the_global_form_convolves_with():
     [
         ({'weight': torch.zeros(1, 1, 4)}, r'weight must be .* got shape \[1, 1, 4\]'),
         ({'weight': torch.zeros(1, 1, 2, 4)}, r'the scope of weight, \(2, 4\), is smaller'),
-        ({'weight': torch.zeros(1, 1, 4, 4).int()}, 'weight has dtype Int'),
+        ({'weight': torch.zeros(1, 1, 4, 4).int()}, 'weight has dtype Int, .* torch.float32'),
+        ({'weight': torch.zeros(1, 1, 4, 4).to(torch.float8_e5m2)}, 'weight has dtype Float8'),
         ({'kernel_offset': torch.zeros(2, 17)}, r'kernel_offset must be .* \(N, 18\), got shape'),
         ({'kernel_offset': torch.zeros(2, 18).double()}, 'kernel_offset has dtype torch.float64'),
         ({'kernel_offset': torch.zeros(2, 18, device='meta')}, 'kernel_offset is on meta'),
@@ -62,9 +63,15 @@ def test_bad_arguments(changed, message):
         sample_kernel(**arguments)
 
 
-def test_wrong_gradient_shape_in_backward():
+@pytest.mark.parametrize(
+    'grad, message',
+    [
+        (torch.zeros(9, 1, 1, 2, 1), r'shape \[9, 1, 1, 2, 1\], expected'),
+        (torch.zeros(2, 1, 1, 3, 3).double(), 'dtype torch.float64 but weight has torch.float32'),
+        (torch.zeros(2, 1, 1, 3, 3, device='meta'), 'is on meta but weight is on cpu'),
+    ],
+)
+def test_wrong_gradient_in_backward(grad, message):
     weight, offset = torch.zeros(1, 1, 4, 4), torch.zeros(2, 18)
-    with pytest.raises(ValueError, match=r'grad_kernels has shape \[9, 1, 1, 2, 1\], expected'):
-        torch.ops.mmdk.sample_kernel_backward(
-            torch.zeros(9, 1, 1, 2, 1), weight, offset, [3, 3], [True, True]
-        )
+    with pytest.raises(ValueError, match=f'grad_kernels .*{message}'):
+        torch.ops.mmdk.sample_kernel_backward(grad, weight, offset, [3, 3], [True, True])
