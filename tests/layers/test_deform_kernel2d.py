@@ -109,9 +109,20 @@ def test_lists_and_numpy_ints_are_taken_as_configs_and_code_give_them():
 
 
 @pytest.mark.parametrize('clip', [None, 'scope', 0.5])
-def test_compiles_and_exports(clip):
+def test_compiles(clip):
     layer = learnt(DeformKernel2d(4, 6, 3, padding=1, groups=2, offset_clip=clip))
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend='aot_eager')
+    for shape in ((2, 4, 7, 6), (3, 4, 10, 12)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.export, 'Dim'), reason='this PyTorch exports no shapes that vary'
+)
+@pytest.mark.parametrize('clip', [None, 'scope', 0.5])
+def test_exports(clip):
+    layer = learnt(DeformKernel2d(4, 6, 3, padding=1, groups=2, offset_clip=clip))
     size = {axis: torch.export.Dim(axis, min=2, max=64) for axis in ('n', 'h', 'w')}
     exported = torch.export.export(
         layer,
@@ -120,7 +131,6 @@ def test_compiles_and_exports(clip):
     ).module()
     for shape in ((2, 4, 7, 6), (3, 4, 10, 12)):
         x = torch.randn(shape)
-        torch.testing.assert_close(compiled(x), layer(x))
         torch.testing.assert_close(exported(x), layer(x))
 
 
