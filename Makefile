@@ -55,7 +55,7 @@ test-oldest: python
 	  tests/ops tests/layers --ignore tests/ops/test_peers.py $(PYTEST_ARGS)
 
 sanitize: env
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py --pytest-args='$(PYTEST_ARGS)'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py -- $(PYTEST_ARGS)
 
 lint-tools: python
 	@$(PYTHON) tools/setup_env.py lint
