@@ -33,7 +33,11 @@ class Sanitizer:
 
 SANITIZERS = {
     'address': Sanitizer(
-        flags=['-fsanitize=address,undefined', '-fno-sanitize-recover=all'],
+        flags=[
+            '-fsanitize=address,undefined',
+            '-fno-sanitize-recover=all',
+            '-fno-wrapv',  # Python's flags define signed overflow, which then goes unreported
+        ],
         libraries=['libasan', 'libubsan'],
         environment={
             # Leaks are not looked for: Python and PyTorch keep much until the process ends.
