@@ -13,7 +13,7 @@ help:
 	@echo 'make test         env; then the whole test suite'
 	@echo 'make test-quick   env; then the tests that neither compile nor train'
 	@echo 'make test-oldest  operator and layer tests on the oldest PyTorch, in .venv-oldest (5 GB)'
-	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 20 minutes)'
+	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 10 minutes)'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
 	@echo 'make clean-build  remove build outputs and caches; .venv stays, env compiles mmdk again'
