@@ -1,20 +1,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
+OLDEST := .venv-oldest/bin
 # CUDA sources are formatted like the rest.
-CXX_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-quick lint format clean clean-build python lint-tools
+.PHONY: help env demo test test-quick test-oldest sanitize lint format clean clean-build python lint-tools
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
 	@echo 'make demo         env; then make data, train and test a DK detector, draw the results'
 	@echo 'make test         env; then the whole test suite'
 	@echo 'make test-quick   env; then the tests that neither compile nor train'
+	@echo 'make test-oldest  operator and layer tests on the oldest PyTorch, in .venv-oldest (5 GB)'
+	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 10 minutes)'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
 	@echo 'make clean-build  remove build outputs and caches; .venv stays, env compiles mmdk again'
-	@echo 'make clean        remove build outputs, caches and .venv; data/ and work_dirs/ stay'
+	@echo 'make clean        remove build outputs, caches and .venv*; data/ and work_dirs/ stay'
 	@echo
 	@echo 'PYTHON=python3.11       the Python that .venv is made with (3.10 to 3.12)'
 	@echo 'TORCH=torch==2.12.0     another PyTorch than the default'
@@ -39,6 +42,21 @@ test: env
 test-quick: env
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
+# A compiler may take 2 GB here: not as many as there are cores.
+test-oldest sanitize: export MAX_JOBS ?= 2
+
+# A package built beside its source, as here in build/, is found by pytest before the one in mmdk/.
+test-oldest: python
+	$(PYTHON) -m venv .venv-oldest
+	$(OLDEST)/python -m pip install -q $(PIP_ARGS) -r requirements/oldest.txt
+	PATH="$(CURDIR)/$(OLDEST):$$PATH" $(OLDEST)/python setup.py -q build \
+	  --build-base build/oldest --build-lib build/oldest
+	$(OLDEST)/python -m pytest -o 'pythonpath=build/oldest .' -m 'not slow' \
+	  tests/ops tests/layers --ignore tests/ops/test_peers.py $(PYTEST_ARGS)
+
+sanitize: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py -- $(PYTEST_ARGS)
+
 lint-tools: python
 	@$(PYTHON) tools/setup_env.py lint
 
@@ -54,7 +72,7 @@ format: lint-tools
 
 clean-build:
 	rm -rf build dist mmdk.egg-info mmdk/.mim mmdk/_C*.so .pytest_cache .ruff_cache
-	find . -path ./.venv -prune -o -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 clean: clean-build
-	rm -rf .venv
+	rm -rf .venv .venv-oldest

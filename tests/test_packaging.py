@@ -45,7 +45,9 @@ def wheel(sdist, tmp_path_factory):
     """The real operators, compiled from the source distribution."""
     folder = tmp_path_factory.mktemp('wheel')
     options = ['--no-build-isolation', '--no-deps', '--no-index', '--wheel-dir', folder]
-    result = run([sys.executable, '-m', 'pip', 'wheel', *options, sdist], folder)
+    # No warning passes, neither from the flags that setup.py sets nor from those of Python.
+    strict = {'CFLAGS': f'{os.environ.get("CFLAGS", "")} -Werror'}
+    result = run([sys.executable, '-m', 'pip', 'wheel', *options, sdist], folder, **strict)
     assert result.returncode == 0, result.stdout[-5000:]
     (archive,) = folder.glob('*.whl')
     return archive

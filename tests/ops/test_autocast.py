@@ -11,7 +11,22 @@ from tests.ops.cases import EVERYTHING
 HALF = [torch.bfloat16, torch.float16]
 
 
-@pytest.mark.parametrize('dtype', HALF, ids=str)
+def autocasts_to(dtype):
+    try:
+        with torch.autocast('cpu', dtype):
+            return torch.ones(1, 1).mm(torch.ones(1, 1)).dtype == dtype
+    except RuntimeError:
+        return False
+
+
+# PyTorch's autocast on the CPU at first knew bfloat16 alone.
+skip = pytest.mark.skipif(not autocasts_to(torch.float16), reason='no autocast to float16')
+each_half = pytest.mark.parametrize(
+    'dtype', [torch.bfloat16, pytest.param(torch.float16, marks=skip)], ids=str
+)
+
+
+@each_half
 @pytest.mark.parametrize('offset_dtype', [torch.float32, 'same', 'other'], ids=str)
 def test_equals_casting_by_hand(dtype, offset_dtype):
     tensors = EVERYTHING.tensors(dtype=torch.float32)
@@ -63,7 +78,7 @@ def test_sample_kernel_under_autocast_has_gradients():
     assert weight.grad.any() and offset.grad.any()
 
 
-@pytest.mark.parametrize('dtype', HALF, ids=str)
+@each_half
 def test_layer_trains(dtype):
     layer = nn.Sequential(DeformKernel2d(4, 8, 3, padding=1), nn.ReLU(), DeformKernel2d(8, 4, 3))
     x = torch.randn(2, 4, 9, 8)
