@@ -4,13 +4,14 @@ BIN := .venv/bin
 CXX_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-quick lint format clean clean-build python lint-tools
+.PHONY: help env demo test test-quick bench lint format clean clean-build python lint-tools
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
 	@echo 'make demo         env; then make data, train and test a DK detector, draw the results'
 	@echo 'make test         env; then the whole test suite'
 	@echo 'make test-quick   env; then the tests that neither compile nor train'
+	@echo 'make bench        env; then all benchmarks and their tables (about 25 minutes on an idle machine)'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
 	@echo 'make clean-build  remove build outputs and caches; .venv stays, env compiles mmdk again'
@@ -38,6 +39,14 @@ test: env
 
 test-quick: env
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+BENCHMARKS := operators variants memory scaling layers models
+
+bench: env
+	@for name in $(BENCHMARKS); do \
+	  $(BIN)/python -W ignore -m benchmarks.$$name --out benchmarks/results/$$name.json || exit; \
+	done
+	$(BIN)/python -W ignore -m benchmarks.report
 
 lint-tools: python
 	@$(PYTHON) tools/setup_env.py lint
