@@ -27,7 +27,7 @@ from benchmarks.measure import Measurement, Ratio, run
 from benchmarks.peak import in_fresh_process, peak_growth
 
 SHAPE = (1, 256, 100, 168)
-# MMCV's backward is slow and the composition takes much memory, dense C times as much again.
+# MMCV's backward is slow, and the composition takes much memory, dense C times as much again.
 MMCV_SHAPE = COMPOSITION_SHAPE = (1, 256, 50, 84)
 DENSE_COMPOSITION_SHAPE = (1, 32, 50, 84)
 

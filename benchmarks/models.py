@@ -7,6 +7,7 @@ benchmarks/peak.py says how it is counted.
     python -m benchmarks.models
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -23,7 +24,9 @@ from benchmarks.peak import in_fresh_process, peak_growth
 
 CONFIG = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 IMAGE = (3, 320, 416)
-VARIANTS = {
+# The first is what the others are compared with.
+BACKBONES = {
+    'plain': None,
     'DK': dict(type='DK'),
     "MMCV's DCN": dict(type='DCN', deform_groups=1, fallback_on_stride=False),
     "MMCV's DCNv2": dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
@@ -31,41 +34,46 @@ VARIANTS = {
 
 
 def measurements() -> Iterator[Measurement]:
-    for name, dcn in VARIANTS.items():
+    for name in list(BACKBONES)[1:]:
         for quantity, compare in (('time', compare_time), ('peak memory', compare_memory)):
-            yield Measurement('training step / plain model', name, quantity, partial(compare, dcn))
+            yield Measurement('training step / plain model', name, quantity, partial(compare, name))
 
 
-def compare_time(dcn: dict, pairs: int) -> Ratio:
-    return time_pairs(training_step(dcn), training_step(None), pairs)
+def compare_time(name: str, pairs: int) -> Ratio:
+    return time_pairs(training_step(name), training_step('plain'), pairs)
 
 
-def compare_memory(dcn: dict, pairs: int) -> Ratio:
-    """One step each: memory is counted, not timed."""
-    return Ratio(in_fresh_process(count, dcn) / in_fresh_process(count, None))
+def compare_memory(name: str, pairs: int) -> Ratio:
+    """Of one step each: memory is counted, not timed."""
+    return Ratio(memory(name) / memory('plain'))
 
 
-def count(dcn: dict | None) -> int:
-    step = training_step(dcn)
+@functools.cache
+def memory(name: str) -> int:
+    return in_fresh_process(count, name)
+
+
+def count(name: str) -> int:
+    step = training_step(name)
     step()  # makes SGD's momentum, which stays
     growth, _ = peak_growth(step)
     return growth
 
 
-def training_step(dcn: dict | None) -> Callable:
+def training_step(name: str) -> Callable:
     """A call that trains the model by one step on the same data every time."""
-    model = build(dcn).train()
+    model = build(name).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     data = demo_mm_inputs(1, [IMAGE], num_items=[8])
     return partial(model.train_step, data, OptimWrapper(optimizer))
 
 
-def build(dcn: dict | None) -> torch.nn.Module:
+def build(name: str) -> torch.nn.Module:
     register_all_modules(init_default_scope=True)
     config = get_config(CONFIG).model
     config.backbone.init_cfg = None  # it would be downloaded
-    if dcn:
-        config.backbone.merge({'dcn': dcn, 'stage_with_dcn': (False, True, True, True)})
+    if BACKBONES[name]:
+        config.backbone.merge(dict(dcn=BACKBONES[name], stage_with_dcn=(False, True, True, True)))
     return MODELS.build(config)
 
 

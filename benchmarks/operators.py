@@ -39,7 +39,7 @@ DCN_GOALS = {'depthwise': 1 / 50, 'dense': 1 / 5}
 # MMCV's backward takes seconds even at these, a quarter of the pixels in each direction.
 MMCV_SHAPES = [(1, 128, 50, 84), (1, 256, 25, 42)]
 MMCV_PAIRS = 3
-# The composition needs 25 times the input's memory, dense C times as much again.
+# The composition trains in hundreds of times the input's memory, dense C times as much again.
 COMPOSITION_SHAPES = {'depthwise': (1, 256, 50, 84), 'dense': (1, 32, 50, 84)}
 
 
