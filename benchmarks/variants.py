@@ -65,4 +65,4 @@ def compare(variant: Case, main: Case, direction: str, pairs: int) -> Ratio:
 
 
 if __name__ == '__main__':
-    run(__doc__, measurements(), pairs=5)
+    run(__doc__, measurements(), pairs=3)
