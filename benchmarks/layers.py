@@ -26,7 +26,7 @@ SMALL_SHAPE = (1, CHANNELS, 25, 42)
 SMALL_PAIRS = 3
 OFFSETS = 0.5
 
-# (our layer, its peer, input, format)
+# Groups, the peer, the input's shape and format.
 COMPARISONS = {
     'dense DK / nn.Conv2d': (1, nn.Conv2d, SHAPE, 'channels_last'),
     'depthwise DK / depthwise nn.Conv2d': (CHANNELS, nn.Conv2d, SHAPE, 'channels_last'),
@@ -40,7 +40,7 @@ def measurements() -> Iterator[Measurement]:
         for direction in DIRECTIONS:
             for quantity, compare in (('time', compare_time), ('peak memory', compare_memory)):
                 yield Measurement(
-                    'layer / layer',
+                    'DK layer / its peer',
                     f'{name}, {as_text(shape)}, {layout}',
                     f'{quantity}, {direction}',
                     partial(compare, peer, groups, shape, layout, direction),

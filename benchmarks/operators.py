@@ -26,7 +26,7 @@ from benchmarks.cases import (
 from benchmarks.measure import Measurement, Ratio, run, time_pairs
 
 KINDS = {'depthwise': True, 'dense': False}
-# At most so many times the plain convolution; None: no goal of its own.
+# At most so many times the plain convolution; what is not named has no goal.
 DK_GOALS = {
     ('depthwise', 'forward', 'channels_last'): 2,
     ('depthwise', 'forward+backward', 'channels_last'): 2.5,
