@@ -5,7 +5,7 @@ OLDEST := .venv-oldest/bin
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-quick test-oldest sanitize lint format clean clean-build python lint-tools
+.PHONY: help env demo test test-quick test-oldest sanitize bench lint format clean clean-build python lint-tools
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-quick   env; then the tests that neither compile nor train'
 	@echo 'make test-oldest  operator and layer tests on the oldest PyTorch, in .venv-oldest (5 GB)'
 	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 10 minutes)'
+	@echo 'make bench        env; then all benchmarks and their tables (about 25 minutes on an idle machine)'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
 	@echo 'make clean-build  remove build outputs and caches; .venv stays, env compiles mmdk again'
@@ -56,6 +57,14 @@ test-oldest: python
 
 sanitize: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py -- $(PYTEST_ARGS)
+
+BENCHMARKS := operators variants memory scaling layers models
+
+bench: env
+	@for name in $(BENCHMARKS); do \
+	  $(BIN)/python -W ignore -m benchmarks.$$name --out benchmarks/results/$$name.json || exit; \
+	done
+	$(BIN)/python -W ignore -m benchmarks.report
 
 lint-tools: python
 	@$(PYTHON) tools/setup_env.py lint

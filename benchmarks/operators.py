@@ -1,164 +1,119 @@
-"""Times deform_kernel2d against its peers and prints the ratios.
+"""Times deform_kernel2d against its peers.
 
-Every ratio is the median over pairs timed in turn in one process, so that a machine whose speed
-drifts, or that has other work to do, slows both alike. Absolute times are not reported.
+DK against F.conv2d (`plain`) of the same kernel size, which samples nothing; deformable convolution
+against MMCV's operators; DK against the same composed of PyTorch's own operators. Kernel offsets
+vary by 0.5 scope cells, image offsets by 2 pixels, and independently of each other unless a row
+says otherwise: the worst case.
 
-    python benchmarks/operators.py --threads 2 --out operators.json
+    python -m benchmarks.operators
 """
 
-import argparse
-import json
-import platform
-import statistics
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from benchmarks.cases import (
+    DIRECTIONS,
+    FORMATS,
+    SHAPES,
+    Call,
+    Case,
+    as_text,
+    composition,
+    mmcv_peer,
+    ours,
+    plain,
+)
+from benchmarks.measure import Measurement, Ratio, run, time_pairs
 
-import mmdk
-from mmdk.ops import deform_kernel2d
+KINDS = {'depthwise': True, 'dense': False}
+# At most so many times the plain convolution; what is not named has no goal.
+DK_GOALS = {
+    ('depthwise', 'forward', 'channels_last'): 2,
+    ('depthwise', 'forward+backward', 'channels_last'): 2.5,
+    ('depthwise', 'forward', 'contiguous'): 2,
+    ('depthwise', 'forward+backward', 'contiguous'): 2,
+    ('dense', 'forward', 'channels_last'): 2.2,
+}
+DCN_GOALS = {'depthwise': 1 / 50, 'dense': 1 / 5}
 
-SHAPES = [(1, 128, 200, 336), (1, 256, 100, 168), (1, 512, 50, 84), (1, 1024, 25, 42)]
-KERNEL, SCOPE = 3, 4
-FORMATS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
+# MMCV's backward takes seconds even at these, a quarter of the pixels in each direction.
+MMCV_SHAPES = [(1, 128, 50, 84), (1, 256, 25, 42)]
+MMCV_PAIRS = 3
+# The composition trains in hundreds of times the input's memory, dense C times as much again.
+COMPOSITION_SHAPES = {'depthwise': (1, 256, 50, 84), 'dense': (1, 32, 50, 84)}
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--threads', type=int, default=2, help='[%(default)s]')
-    parser.add_argument('--pairs', type=int, default=7, help='timed pairs a row [%(default)s]')
-    parser.add_argument('--only', default='', help='rows whose name contains this')
-    parser.add_argument('--out', type=Path, help='JSON file to write')
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    rows = []
-    for shape in SHAPES:
-        for name, ours, peer in comparisons(shape):
-            if args.only not in name:
-                continue
-            ratios = time_pairs(ours(), peer(), args.pairs)
-            rows.append(
-                {
-                    'comparison': name,
-                    'shape': shape,
-                    'ratio': statistics.median(ratios),
-                    'least': min(ratios),
-                    'most': max(ratios),
-                }
+def measurements() -> Iterator[Measurement]:
+    yield from against_plain()
+    yield from against_mmcv()
+    yield from against_composition()
+
+
+def against_plain() -> Iterator[Measurement]:
+    variants = [
+        *((layout, 'normal') for layout in FORMATS),
+        ('channels_last', 'smooth'),
+        ('channels_last', 'zero'),
+    ]
+    for kind, depthwise in KINDS.items():
+        for layout, spread in variants:
+            for direction in DIRECTIONS:
+                row = f'{kind} {direction}, {layout}'
+                for shape in SHAPES:
+                    case = Case(shape, depthwise, spread=spread, memory_format=FORMATS[layout])
+                    yield Measurement(
+                        'DK / plain convolution',
+                        row if spread == 'normal' else f'{row}, {spread} offsets',
+                        as_text(shape),
+                        partial(compare, case, plain, direction),
+                        DK_GOALS.get((kind, direction, layout)),
+                    )
+
+
+def against_mmcv() -> Iterator[Measurement]:
+    for name, mask in (('DCN', False), ('DCNv2', True)):
+        for kind, depthwise in KINDS.items():
+            for layout, memory_format in FORMATS.items():
+                for direction in DIRECTIONS:
+                    for shape in MMCV_SHAPES:
+                        case = Case(
+                            shape,
+                            depthwise,
+                            kernel_offset=None,
+                            image_offset=True,
+                            mask=mask,
+                            memory_format=memory_format,
+                        )
+                        yield Measurement(
+                            "deformable convolution / MMCV's, which is contiguous",
+                            f'{name}, {kind} {direction}, {layout}',
+                            as_text(shape),
+                            partial(compare_to_mmcv, case, direction),
+                            DCN_GOALS[kind],
+                            f"reduced shapes and {MMCV_PAIRS} pairs: MMCV's backward is slow",
+                        )
+
+
+def against_composition() -> Iterator[Measurement]:
+    for kind, depthwise in KINDS.items():
+        case = Case(COMPOSITION_SHAPES[kind], depthwise)
+        for direction in DIRECTIONS:
+            yield Measurement(
+                'DK / composition of PyTorch operators',
+                f'{kind}, {as_text(case.shape)}',
+                direction,
+                partial(compare, case, composition, direction),
+                note='reduced shapes: the composition needs much memory',
             )
-            print(
-                f'{name:<58} {str(shape):<20} {rows[-1]["ratio"]:7.3f}'
-                f'  ({rows[-1]["least"]:.3f} to {rows[-1]["most"]:.3f})',
-                flush=True,
-            )
-    if args.out:
-        args.out.write_text(json.dumps({'machine': machine(args.threads), 'rows': rows}, indent=1))
 
 
-def comparisons(shape: tuple) -> Iterator[tuple[str, Callable, Callable]]:
-    """(name, maker of our call, maker of the peer's call), made late to spare memory."""
-    for name, memory_format in FORMATS.items():
-        for kind, groups in (('depthwise', shape[1]), ('dense', 1)):
-            for direction in ('forward', 'forward+backward'):
-                yield (
-                    f'{kind} DK {direction} / plain, {name}',
-                    lambda g=groups, d=direction, m=memory_format: dk(shape, g, m, d),
-                    lambda g=groups, d=direction, m=memory_format: plain(shape, g, m, d),
-                )
-    for kind, groups in (('depthwise', shape[1]), ('dense', 1)):
-        for direction in ('forward', 'forward+backward'):
-            yield (
-                f'{kind} DCN {direction} / mmcv, contiguous',
-                lambda g=groups, d=direction: dcn(shape, g, d),
-                lambda g=groups, d=direction: mmcv_dcn(shape, g, d),
-            )
+def compare_to_mmcv(case: Case, direction: str, pairs: int) -> Ratio:
+    return compare(case, mmcv_peer, direction, min(pairs, MMCV_PAIRS))
 
 
-def dk(shape, groups, memory_format, direction) -> Callable:
-    x, weight = leaves(shape, groups, SCOPE, memory_format)
-    offset = offsets(shape, 0.5)
-    return call(
-        lambda: deform_kernel2d(x, weight, offset, kernel_size=KERNEL, padding=1),
-        (x, weight, offset),
-        direction,
-    )
-
-
-def plain(shape, groups, memory_format, direction) -> Callable:
-    x, weight = leaves(shape, groups, KERNEL, memory_format)
-    return call(lambda: F.conv2d(x, weight, padding=1, groups=groups), (x, weight), direction)
-
-
-def dcn(shape, groups, direction) -> Callable:
-    x, weight = leaves(shape, groups, KERNEL, torch.contiguous_format)
-    offset = offsets(shape, 2.0)
-    return call(
-        lambda: deform_kernel2d(x, weight, image_offset=offset, kernel_size=KERNEL, padding=1),
-        (x, weight, offset),
-        direction,
-    )
-
-
-def mmcv_dcn(shape, groups, direction) -> Callable:
-    from mmcv.ops import deform_conv2d
-
-    x, weight = leaves(shape, groups, KERNEL, torch.contiguous_format)
-    offset = offsets(shape, 2.0)
-    return call(
-        lambda: deform_conv2d(x, offset, weight, 1, 1, 1, groups, 1), (x, weight, offset), direction
-    )
-
-
-def leaves(shape, groups, size, memory_format) -> tuple[Tensor, Tensor]:
-    channels = shape[1]
-    x = torch.randn(shape).contiguous(memory_format=memory_format).requires_grad_()
-    weight = torch.randn(channels, channels // groups, size, size)
-    if memory_format == torch.channels_last and size == KERNEL:
-        weight = weight.contiguous(memory_format=memory_format)  # as channels_last models have it
-    return x, weight.requires_grad_()
-
-
-def offsets(shape, spread) -> Tensor:
-    return (spread * torch.randn(shape[0], KERNEL**2 * 2, *shape[2:])).requires_grad_()
-
-
-def call(operator: Callable, inputs: tuple, direction: str) -> Callable:
-    if direction == 'forward':
-
-        def forward():
-            with torch.no_grad():
-                operator()
-
-        return forward
-    grad = torch.randn_like(operator().detach())
-    return lambda: torch.autograd.grad(operator(), inputs, grad)
-
-
-def time_pairs(ours: Callable, peer: Callable, pairs: int) -> list[float]:
-    ours(), peer()
-    return [seconds(ours) / seconds(peer) for _ in range(pairs)]
-
-
-def seconds(function: Callable) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def machine(threads: int) -> dict:
-    return {
-        'mmdk': mmdk.__version__,
-        'torch': torch.__version__,
-        'python': platform.python_version(),
-        'capability': torch.backends.cpu.get_cpu_capability(),
-        'threads': threads,
-    }
+def compare(case: Case, peer: Callable[[Case], Call], direction: str, pairs: int) -> Ratio:
+    return time_pairs(ours(case).direction(direction), peer(case).direction(direction), pairs)
 
 
 if __name__ == '__main__':
-    main()
+    run(__doc__, measurements(), pairs=5)

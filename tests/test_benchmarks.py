@@ -1,19 +1,137 @@
-"""benchmarks/README.md shows what the committed results say."""
+"""The benchmarks measure what they say, and their README shows what the committed results say."""
 
-import json
-from pathlib import Path
+import ctypes
+import threading
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / 'benchmarks'
+import pytest
+import torch
+
+from benchmarks import measure, report
+from benchmarks.arithmetic import multiply_adds
+from benchmarks.cases import Case, composition, mmcv_peer, ours, plain, smooth
+from benchmarks.peak import in_fresh_process, peak_growth
+from benchmarks.variants import VARIANTS
+
+MIB = 1 << 20
 
 
-def test_table_equals_the_results():
-    readme = (BENCHMARKS / 'README.md').read_text()
-    rows = json.loads((BENCHMARKS / 'operators.json').read_text())['rows']
-    lines = [line for line in readme.splitlines() if line.startswith('|')]
-    shapes = lines[0].strip('| ').split(' | ')
-    table = {line.split(' | ')[0].strip('| '): line.strip('| ').split(' | ')[1:] for line in lines}
-    assert len(rows) == len(shapes) * (len(lines) - 2)
-    for row in rows:
-        column = shapes.index('x'.join(map(str, row['shape'])))
-        expected = f'{row["ratio"]:.2f} ({row["least"]:.2f} to {row["most"]:.2f})'
-        assert table[row['comparison']][column] == expected
+class TestReadme:
+    def test_tables_equal_the_results(self):
+        readme = report.README.read_text()
+        assert report.updated(readme) == readme
+
+    def test_all_results_are_shown(self):
+        readme = report.README.read_text()
+        for path in report.RESULTS.glob('*'):
+            assert f'<!-- {path.stem} -->' in readme or f'results/{path.name}' in readme
+
+    def test_cell(self):
+        row = {'ratio': 1.234, 'least': 1.2, 'most': 2.5, 'goal': 1.2}
+        assert measure.cell(row) == '**1.23** (1.20 to 2.50)'
+        assert measure.cell(row | {'goal': 1.3}) == '1.23 (1.20 to 2.50)'
+        assert measure.cell({'ratio': 0.0123}) == '0.0123'
+
+
+def test_time_pairs_compares_each_pair(monkeypatch):
+    """On a clock that only the calls move, and a machine that becomes slower with every call."""
+    now, speed = 0.0, 1.0
+
+    def take(seconds):
+        nonlocal now, speed
+        now += seconds * speed
+        speed *= 1.001
+
+    monkeypatch.setattr(measure.time, 'perf_counter', lambda: now)
+    ratio = measure.time_pairs(lambda: take(3), lambda: take(0.002), pairs=40, scale=0.5)
+    assert ratio.pairs == 40
+    assert ratio.ratio == pytest.approx(750, rel=0.02)
+    assert 0.98 * ratio.most < ratio.least <= ratio.ratio <= ratio.most
+
+
+class TestPeak:
+    """What a call allocates is counted, whoever allocates it, also if it is freed again."""
+
+    @pytest.mark.parametrize('name', ['tensor', 'malloc', 'tensor_in_a_thread'])
+    def test_counts(self, name):
+        growth = in_fresh_process(growth_of, name)
+        assert growth == pytest.approx(64 * MIB, abs=MIB)
+
+    def test_result_is_returned(self):
+        growth, result = peak_growth(lambda: 7)
+        assert (growth < MIB, result) == (True, 7)
+
+
+def growth_of(name: str) -> int:
+    call = {'tensor': tensor, 'malloc': malloc, 'tensor_in_a_thread': tensor_in_a_thread}[name]
+    call(MIB)  # loads code
+    return peak_growth(lambda: call(64 * MIB))[0]
+
+
+def tensor(size: int) -> None:
+    torch.ones(size // 4)
+
+
+def malloc(size: int) -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size)))
+    libc.memset(block, 1, ctypes.c_size_t(size))
+    libc.free(block)
+
+
+def tensor_in_a_thread(size: int) -> None:
+    thread = threading.Thread(target=tensor, args=(size,))
+    thread.start()
+    thread.join()
+
+
+SMALL = (2, 8, 12, 10)
+OUTPUTS = 2 * 12 * 10
+
+
+class TestCases:
+    @pytest.mark.parametrize('name', VARIANTS)
+    @pytest.mark.parametrize('depthwise', [False, True])
+    def test_operator_and_its_peers_agree(self, name, depthwise):
+        groups = 4 if 'groups' in VARIANTS[name] else 1
+        case = Case(**VARIANTS[name] | dict(shape=SMALL, depthwise=depthwise, groups=groups))
+        output, *gradients = with_seed(ours, case)
+        assert output.shape[2:] == case.out_size
+        assert len(gradients) == len(ours(case).leaves)
+        torch.testing.assert_close(output, with_seed(composition, case)[0], atol=1e-4, rtol=1e-4)
+        assert with_seed(plain, case)[0].shape == output.shape
+
+    @pytest.mark.parametrize('mask', [False, True])
+    def test_equals_mmcv(self, mask):
+        case = Case(SMALL, kernel_offset=None, image_offset=True, mask=mask)
+        output, _ = with_seed(ours, case)[:2]
+        torch.testing.assert_close(output, with_seed(mmcv_peer, case)[0], atol=1e-4, rtol=1e-4)
+
+    def test_smooth_offsets_vary_as_much_but_slowly(self):
+        values = smooth((1, 18, 100, 168))
+        assert values.shape == (1, 18, 100, 168)
+        assert values.std().item() == pytest.approx(1)
+        assert values.diff(dim=3).std() < 0.3 < torch.randn(values.shape).diff(dim=3).std()
+
+
+def with_seed(operator, case: Case) -> tuple:
+    torch.manual_seed(0)
+    return operator(case).direction('forward+backward')()
+
+
+class TestArithmetic:
+    """Per output position of 8 channels."""
+
+    @pytest.mark.parametrize(
+        ('changes', 'expected'),
+        [
+            (dict(depthwise=True), 8 * 9 * 5),
+            (dict(), 8 * 9 * 4 + 8 * 8 * 16),
+            (dict(groups=4), 8 * 9 * 4 + 8 * 2 * 16),
+            (dict(kernel_offset='global'), 8 * 8 * 9),
+            (dict(kernel_offset=None, image_offset=True, mask=True), 8 * 8 * 9 + 8 * 9 * 5),
+            (dict(depthwise=True, image_offset=True), 8 * 9 * 9),
+        ],
+    )
+    def test_multiply_adds(self, changes, expected):
+        assert multiply_adds(Case(SMALL, **changes)) == OUTPUTS * expected
