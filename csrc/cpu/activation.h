@@ -57,8 +57,8 @@ class Activation {
                             pixels, channels);
   }
   template <typename T>
-  void store(int64_t image, int64_t channel, int64_t y, int64_t x, int64_t pixels,
-             int64_t channels, const T* from, int64_t pixel_stride, int64_t channel_stride) const {
+  void store(int64_t image, int64_t channel, int64_t y, int64_t x, int64_t pixels, int64_t channels,
+             const T* from, int64_t pixel_stride, int64_t channel_stride) const {
     simd::kernels<T>().store(at(image, channel, y, x), from, pixel_stride, channel_stride, pixels,
                              channels);
   }

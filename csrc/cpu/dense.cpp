@@ -99,15 +99,15 @@ void forward_planes(const Call& call, const at::Tensor& output) {
   const bool in_place = accumulates_in_place<T>(output);
   const at::Tensor own_sums = in_place ? output : new_sums(call, call.geometry.out_height);
   const Activation rows(own_sums);
-  for_each_plane<T>(call, [&](const Plane<T>& plane, int64_t image, int64_t chunk, int64_t,
-                              const Range& range) {
-    PlaneSource<T> source(call, tiles.strips(), plane);
-    DenseTile<T> work(call, tiles);
-    const Accumulator sums{rows, in_place ? image : 0, 0};
-    tiles.for_each(image, range, [&](const Tile& tile) {
-      forward_part(call, tile, parts, chunk, work, source, sums, to);
-    });
-  });
+  for_each_plane<T>(
+      call, [&](const Plane<T>& plane, int64_t image, int64_t chunk, int64_t, const Range& range) {
+        PlaneSource<T> source(call, tiles.strips(), plane);
+        DenseTile<T> work(call, tiles);
+        const Accumulator sums{rows, in_place ? image : 0, 0};
+        tiles.for_each(image, range, [&](const Tile& tile) {
+          forward_part(call, tile, parts, chunk, work, source, sums, to);
+        });
+      });
 }
 
 template <typename T>
@@ -125,13 +125,12 @@ void backward_data_rows(const Call& call, const Activation& grad_output, const G
   for_each_region(
       bands, static_cast<int64_t>(parts.size()),
       [&] {
-        return Thread{to.kernel_offset.defined()
-                          ? std::make_unique<RowSource<T>>(call, tiles.strips(), largest(parts),
-                                                           tiles.rows())
-                          : nullptr,
-                      make_row_sink<T>(call, tiles.strips(), largest(parts), tiles.rows(),
-                                       to.input, seams),
-                      DenseTile<T>(call, tiles)};
+        return Thread{
+            to.kernel_offset.defined()
+                ? std::make_unique<RowSource<T>>(call, tiles.strips(), largest(parts), tiles.rows())
+                : nullptr,
+            make_row_sink<T>(call, tiles.strips(), largest(parts), tiles.rows(), to.input, seams),
+            DenseTile<T>(call, tiles)};
       },
       [&](Thread& thread, const Region& region) {
         const Part& part = parts[region.part];
@@ -142,10 +141,9 @@ void backward_data_rows(const Call& call, const Activation& grad_output, const G
           tiles.for_each(image, region.rows, [&](const Tile& tile) {
             thread.tile.load_outputs(tile, group, grad_output, image);
             thread.tile.backward_products(tile, part);
-            thread.tile.distribute(tile, part, thread.source.get(), thread.sink.get(),
-                                   [&](int64_t chunk) {
-                                     return offset_sums.of(region.part, call.chunks[chunk]);
-                                   });
+            thread.tile.distribute(
+                tile, part, thread.source.get(), thread.sink.get(),
+                [&](int64_t chunk) { return offset_sums.of(region.part, call.chunks[chunk]); });
           });
           if (thread.sink) thread.sink->finish_band();
         }
@@ -180,23 +178,22 @@ void backward_input_planes(const Call& call, const Activation& grad_output, cons
 }
 
 template <typename T>
-void backward_offsets_planes(const Call& call, const Activation& grad_output,
-                             const Gradients& to) {
+void backward_offsets_planes(const Call& call, const Activation& grad_output, const Gradients& to) {
   const std::vector<Part> parts = single_chunks(call);
   const Tiles tiles(call, parts);
   const bool wants_image = to.image_offset.defined() || to.mask.defined();
-  for_each_plane<T>(call, [&](const Plane<T>& plane, int64_t image, int64_t chunk, int64_t,
-                              const Range& rows) {
-    PlaneSource<T> source(call, tiles.strips(), plane);
-    OffsetSink<T> sink(call, tiles.strips(), source, to);
-    DenseTile<T> work(call, tiles);
-    tiles.for_each(image, rows, [&](const Tile& tile) {
-      work.load_outputs(tile, call.chunks[chunk].group, grad_output, image);
-      work.backward_products(tile, parts[chunk]);
-      work.distribute(tile, parts[chunk], &source, wants_image ? &sink : nullptr,
-                      [&](int64_t) { return to.kernel_offset; });
-    });
-  });
+  for_each_plane<T>(
+      call, [&](const Plane<T>& plane, int64_t image, int64_t chunk, int64_t, const Range& rows) {
+        PlaneSource<T> source(call, tiles.strips(), plane);
+        OffsetSink<T> sink(call, tiles.strips(), source, to);
+        DenseTile<T> work(call, tiles);
+        tiles.for_each(image, rows, [&](const Tile& tile) {
+          work.load_outputs(tile, call.chunks[chunk].group, grad_output, image);
+          work.backward_products(tile, parts[chunk]);
+          work.distribute(tile, parts[chunk], &source, wants_image ? &sink : nullptr,
+                          [&](int64_t) { return to.kernel_offset; });
+        });
+      });
 }
 
 // Parts own columns of the gradient. Few parts mean a small weight: pixels are shared out too, each

@@ -88,9 +88,9 @@ class DenseTile {
       : call_(call),
         outputs_of_group_(call.geometry.out_channels / call.geometry.groups),
         plan_(call.geometry.taps()),
-        coefficients_(call.is_rigid() ? 0
-                                      : simd::kStrip * call.geometry.taps() *
-                                            simd::padded_cells(call.cells())),
+        coefficients_(call.is_rigid()
+                          ? 0
+                          : simd::kStrip * call.geometry.taps() * simd::padded_cells(call.cells())),
         // Vectors of cells may be read whose end lies beyond that of the last channel.
         z_(tiles.largest_z() + simd::kChunk),
         outputs_(tiles.most_pixels() * outputs_of_group_),

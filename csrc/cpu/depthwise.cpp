@@ -31,7 +31,8 @@ struct Weights {
                        call.weight.options())) {
     if (!call.bias.defined()) return;
     for (size_t i = 0; i < call.chunks.size(); ++i) {
-      bias[i].narrow(0, 0, call.chunks[i].width)
+      bias[i]
+          .narrow(0, 0, call.chunks[i].width)
           .copy_(call.bias.narrow(0, call.chunks[i].begin, call.chunks[i].width));
     }
   }
@@ -80,8 +81,8 @@ class Worker {
     kernels_.depthwise_backward(taps, scope(strip, chunk), to);
     if (grad_offset.defined()) {
       const int64_t channels = call_.geometry.taps() * 2;
-      add_rows(offset_sums_, grad_offset, strip,
-               call_.chunks[chunk].kernel_offset_group * channels, channels);
+      add_rows(offset_sums_, grad_offset, strip, call_.chunks[chunk].kernel_offset_group * channels,
+               channels);
     }
   }
 
@@ -132,9 +133,9 @@ class WeightSums {
   WeightSums(const Call& call, const PackedLayout& layout, int64_t groups, int64_t tasks_per_group)
       : per_image_(call.weight.size(0) > 1),
         tasks_per_group_(tasks_per_group),
-        sums_(at::zeros({(per_image_ ? call.geometry.batch : groups) * tasks_per_group,
-                         layout.size()},
-                        call.weight.options())) {}
+        sums_(at::zeros(
+            {(per_image_ ? call.geometry.batch : groups) * tasks_per_group, layout.size()},
+            call.weight.options())) {}
 
   T* of(int64_t image, int64_t group, int64_t task) const {
     const int64_t row = (per_image_ ? image : group) * tasks_per_group_ + task;
@@ -188,16 +189,16 @@ void forward_rows(const Call& call, const Weights<T>& weights, const Activation&
 template <typename T>
 void forward_planes(const Call& call, const Weights<T>& weights, const Activation& output) {
   const Strips strips(call.geometry, kSampledPixels);
-  for_each_plane<T>(call, [&](const Plane<T>& plane, int64_t image, int64_t chunk, int64_t,
-                              const Range& rows) {
-    PlaneSource<T> source(call, strips, plane);
-    Worker<T> worker(call, weights);
-    for (int64_t y = rows.begin; y < rows.end; ++y) {
-      for (int64_t i = 0; i < strips.count(); ++i) {
-        worker.forward(strips.at(image, y, i), chunk, source, output);
-      }
-    }
-  });
+  for_each_plane<T>(
+      call, [&](const Plane<T>& plane, int64_t image, int64_t chunk, int64_t, const Range& rows) {
+        PlaneSource<T> source(call, strips, plane);
+        Worker<T> worker(call, weights);
+        for (int64_t y = rows.begin; y < rows.end; ++y) {
+          for (int64_t i = 0; i < strips.count(); ++i) {
+            worker.forward(strips.at(image, y, i), chunk, source, output);
+          }
+        }
+      });
 }
 
 template <typename T>
@@ -234,9 +235,9 @@ void backward_rows(const Call& call, const Weights<T>& weights, const Activation
               const Strip strip = strips.at(image, y, i);
               for (int64_t chunk = part.begin; chunk < part.end; ++chunk) {
                 T* const* grad_taps = thread.sink ? thread.sink->rows(strip, chunk) : nullptr;
-                thread.worker.backward(strip, chunk, thread.source.rows(strip, chunk),
-                                       grad_output, grad_taps,
-                                       thread.sink ? thread.sink->pixel_step() : 0, grad_weight,
+                thread.worker.backward(strip, chunk, thread.source.rows(strip, chunk), grad_output,
+                                       grad_taps, thread.sink ? thread.sink->pixel_step() : 0,
+                                       grad_weight,
                                        offset_sums.of(region.part, call.chunks[chunk]));
               }
             }
@@ -271,8 +272,8 @@ void backward_planes_input(const Call& call, const Weights<T>& weights,
           // What the taps saw does not matter to the input's gradient.
           const simd::TapRows<T> unread{grad_taps, sink.pixel_step(), strip.pixels,
                                         call.geometry.taps()};
-          worker.backward(strip, chunk, unread, grad_output, grad_taps, sink.pixel_step(),
-                          nullptr, {});
+          worker.backward(strip, chunk, unread, grad_output, grad_taps, sink.pixel_step(), nullptr,
+                          {});
           sink.finish(strip, chunk);
         }
       }

@@ -18,9 +18,7 @@ class PackedLayout {
         border_(call.is_rigid() ? 0 : 1) {}
 
   int64_t bordered_width() const { return width_ + 2 * border_; }
-  int64_t chunk_size() const {
-    return (height_ + 2 * border_) * bordered_width() * simd::kChunk;
-  }
+  int64_t chunk_size() const { return (height_ + 2 * border_) * bordered_width() * simd::kChunk; }
   int64_t size() const { return static_cast<int64_t>(chunks_.size()) * chunk_size(); }
 
   // Calls f(number in (C, S_h, S_w), number in (chunks, cells, kChunk)) for all of one weight.

@@ -80,8 +80,8 @@ class Bands {
     const int64_t reach = (g.kernel[0] - 1) * g.dilation[0] / g.stride[0];
     // Rows at the edges of a band are loaded twice.
     const int64_t least = std::max<int64_t>(2 * reach, 1);
-    count_ = std::clamp<int64_t>(kTasks / (groups_ * times), 1,
-                                 std::max<int64_t>(height_ / least, 1));
+    count_ =
+        std::clamp<int64_t>(kTasks / (groups_ * times), 1, std::max<int64_t>(height_ / least, 1));
   }
 
   int64_t image_groups() const { return groups_; }

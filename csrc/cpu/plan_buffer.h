@@ -63,17 +63,16 @@ class ScopePlan {
     strip_ = strip;
     group_ = group;
     const Geometry<int64_t>& g = call.geometry;
-    simd::kernels<T>().plan_lookups(
-        {at_strip<T>(call.kernel_offset, strip, group * g.taps() * 2),
-         g.pixels(),
-         strip.pixels,
-         {g.kernel[0], g.kernel[1]},
-         {g.scope_height, g.scope_width},
-         {rest_coordinate<double>(0, g.kernel[0], g.scope_height),
-          rest_coordinate<double>(0, g.kernel[1], g.scope_width)},
-         {1, 1},
-         0},
-        view());
+    simd::kernels<T>().plan_lookups({at_strip<T>(call.kernel_offset, strip, group * g.taps() * 2),
+                                     g.pixels(),
+                                     strip.pixels,
+                                     {g.kernel[0], g.kernel[1]},
+                                     {g.scope_height, g.scope_width},
+                                     {rest_coordinate<double>(0, g.kernel[0], g.scope_height),
+                                      rest_coordinate<double>(0, g.kernel[1], g.scope_width)},
+                                     {1, 1},
+                                     0},
+                                    view());
     return true;
   }
 
@@ -91,18 +90,18 @@ simd::SampledImage<T> plan_image(const Call& call, const Strip& strip, const Chu
                                  int64_t bordered_width, const PlanBuffer<T>& plan) {
   const Geometry<int64_t>& g = call.geometry;
   const int64_t group = chunk.image_offset_group;
-  simd::kernels<T>().plan_lookups(
-      {at_strip<T>(call.image_offset, strip, group * g.taps() * 2),
-       g.pixels(),
-       strip.pixels,
-       {g.kernel[0], g.kernel[1]},
-       {g.height, g.width},
-       {static_cast<double>(strip.y * g.stride[0] - g.padding[0]),
-        static_cast<double>(strip.x * g.stride[1] - g.padding[1])},
-       {g.dilation[0], g.dilation[1]},
-       g.stride[1]},
-      plan.view());
-  return {plan.view(), at_strip<T>(call.mask, strip, group * g.taps()), g.pixels(), bordered_width,
+  simd::kernels<T>().plan_lookups({at_strip<T>(call.image_offset, strip, group * g.taps() * 2),
+                                   g.pixels(),
+                                   strip.pixels,
+                                   {g.kernel[0], g.kernel[1]},
+                                   {g.height, g.width},
+                                   {static_cast<double>(strip.y * g.stride[0] - g.padding[0]),
+                                    static_cast<double>(strip.x * g.stride[1] - g.padding[1])},
+                                   {g.dilation[0], g.dilation[1]},
+                                   g.stride[1]},
+                                  plan.view());
+  return {plan.view(),  at_strip<T>(call.mask, strip, group * g.taps()),
+          g.pixels(),   bordered_width,
           strip.pixels, g.taps()};
 }
 

@@ -13,9 +13,7 @@ template <typename T>
 class Plane {
  public:
   explicit Plane(const Geometry<int64_t>& g)
-      : height_(g.height),
-        width_(g.width),
-        cells_((g.height + 2) * (g.width + 2) * simd::kChunk) {}
+      : height_(g.height), width_(g.width), cells_((g.height + 2) * (g.width + 2) * simd::kChunk) {}
 
   T* cells() const { return cells_.data(); }
   int64_t bordered_width() const { return width_ + 2; }

@@ -111,8 +111,7 @@ class RowRing {
       if (exists) hold(y, leave, enter);
       for (int64_t j = 0; j < g.kernel[1]; ++j) {
         const int64_t column = columns_.find(strip_, j), k = i * g.kernel[1] + j;
-        first_chunk_[k] =
-            exists && column >= 0 ? row(y, 0) + column * simd::kChunk : nullptr;
+        first_chunk_[k] = exists && column >= 0 ? row(y, 0) + column * simd::kChunk : nullptr;
       }
     }
   }

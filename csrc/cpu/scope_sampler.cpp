@@ -84,13 +84,14 @@ at::Tensor ScopeSampler::sample() const {
     const scalar_t* from = scope_.const_data_ptr<scalar_t>();
     scalar_t* to = kernels.data_ptr<scalar_t>();
     run_tasks(offset_.numel() / 2, [&](int64_t begin, int64_t end) {
-      for_each_look_up<scalar_t>(begin, end, [&](int64_t image, int64_t tap, int64_t group, int64_t,
-                                                 const Lookup<scalar_t>& lookup) {
-        const int64_t first = first_row_[group];
-        const Cells<scalar_t> cells(lookup, weight_.size(3), rows, first);
-        gather(to + (image * taps + tap) * rows + first, from, cells.place, cells.value,
-               first_row_[group + 1] - first);
-      });
+      for_each_look_up<scalar_t>(
+          begin, end,
+          [&](int64_t image, int64_t tap, int64_t group, int64_t, const Lookup<scalar_t>& lookup) {
+            const int64_t first = first_row_[group];
+            const Cells<scalar_t> cells(lookup, weight_.size(3), rows, first);
+            gather(to + (image * taps + tap) * rows + first, from, cells.place, cells.value,
+                   first_row_[group + 1] - first);
+          });
     });
   });
   return at::empty_like(kernels)
@@ -107,19 +108,21 @@ void ScopeSampler::add_offset_gradient(const at::Tensor& grad, const at::Tensor&
   const T* from = scope_.const_data_ptr<T>();
   T* sums = static_cast<T*>(to.data_ptr());
   run_tasks(offset_.numel() / 2, [&](int64_t begin, int64_t end) {
-    for_each_look_up<T>(begin, end, [&](int64_t image, int64_t tap, int64_t group, int64_t y,
-                                        const Lookup<T>& lookup) {
-      const int64_t first = first_row_[group];
-      const Cells<T> cells(lookup, weight_.size(3), rows, first);
-      T along[4];
-      simd::kernels<T>().dots(along, from, cells.place, grads + (image * taps + tap) * rows + first,
-                              first_row_[group + 1] - first);
-      int64_t i = 0;
-      for_each_cell(lookup, 0, [&](int64_t, T, T slope_y, T slope_x) {
-        sums[y] += slope_y * along[i];
-        sums[y + 1] += slope_x * along[i++];
-      });
-    });
+    for_each_look_up<T>(
+        begin, end,
+        [&](int64_t image, int64_t tap, int64_t group, int64_t y, const Lookup<T>& lookup) {
+          const int64_t first = first_row_[group];
+          const Cells<T> cells(lookup, weight_.size(3), rows, first);
+          T along[4];
+          simd::kernels<T>().dots(along, from, cells.place,
+                                  grads + (image * taps + tap) * rows + first,
+                                  first_row_[group + 1] - first);
+          int64_t i = 0;
+          for_each_cell(lookup, 0, [&](int64_t, T, T slope_y, T slope_x) {
+            sums[y] += slope_y * along[i];
+            sums[y + 1] += slope_x * along[i++];
+          });
+        });
   });
 }
 
@@ -132,15 +135,16 @@ void ScopeSampler::add_weight_gradient(const at::Tensor& grad, const at::Tensor&
   T* sums = static_cast<T*>(to.data_ptr());
   run_tasks((rows + rows_per_task - 1) / rows_per_task, [&](int64_t begin, int64_t end) {
     const int64_t from_row = begin * rows_per_task, to_row = std::min(end * rows_per_task, rows);
-    for_each_look_up<T>(0, offset_.numel() / 2, [&](int64_t image, int64_t tap, int64_t group,
-                                                    int64_t, const Lookup<T>& lookup) {
-      const int64_t first = std::max(first_row_[group], from_row);
-      const int64_t last = std::min(first_row_[group + 1], to_row);
-      if (first >= last) return;
-      const Cells<T> cells(lookup, weight_.size(3), rows, first);
-      simd::kernels<T>().scatter(sums, cells.place, cells.value,
-                                 grads + (image * taps + tap) * rows + first, last - first);
-    });
+    for_each_look_up<T>(
+        0, offset_.numel() / 2,
+        [&](int64_t image, int64_t tap, int64_t group, int64_t, const Lookup<T>& lookup) {
+          const int64_t first = std::max(first_row_[group], from_row);
+          const int64_t last = std::min(first_row_[group + 1], to_row);
+          if (first >= last) return;
+          const Cells<T> cells(lookup, weight_.size(3), rows, first);
+          simd::kernels<T>().scatter(sums, cells.place, cells.value,
+                                     grads + (image * taps + tap) * rows + first, last - first);
+        });
   });
 }
 

@@ -124,9 +124,7 @@ class RowSink final : public TapSink<T> {
   }
 
  private:
-  void clear(int64_t y) {
-    std::fill_n(ring_.row(y, 0), part_.size() * ring_.row_size(), T(0));
-  }
+  void clear(int64_t y) { std::fill_n(ring_.row(y, 0), part_.size() * ring_.row_size(), T(0)); }
 
   void put_away(int64_t y) {
     const int64_t width = ring_.columns().width();
@@ -137,8 +135,7 @@ class RowSink final : public TapSink<T> {
       if (side == Seams<T>::Side::kNone) {
         grad_input_.store(image_, chunk.begin, y, 0, width, chunk.width, row, simd::kChunk, 1);
       } else {
-        std::copy_n(row, width * simd::kChunk,
-                    seams_.sum(image_, band_, side, y, part_.begin + i));
+        std::copy_n(row, width * simd::kChunk, seams_.sum(image_, band_, side, y, part_.begin + i));
       }
     }
   }
@@ -153,9 +150,9 @@ class RowSink final : public TapSink<T> {
 
 // Null when the input's gradient is not wanted.
 template <typename T>
-std::unique_ptr<RowSink<T>> make_row_sink(const Call& call, const Strips& strips,
-                                          int64_t part_size, int64_t out_rows,
-                                          const at::Tensor& grad_input, const Seams<T>& seams) {
+std::unique_ptr<RowSink<T>> make_row_sink(const Call& call, const Strips& strips, int64_t part_size,
+                                          int64_t out_rows, const at::Tensor& grad_input,
+                                          const Seams<T>& seams) {
   if (!grad_input.defined()) return nullptr;
   return std::make_unique<RowSink<T>>(call, strips, part_size, out_rows, grad_input, seams);
 }

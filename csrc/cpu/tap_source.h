@@ -25,9 +25,7 @@ template <typename T>
 class RowSource final : public TapSource<T> {
  public:
   RowSource(const Call& call, const Strips& strips, int64_t part_size, int64_t out_rows)
-      : call_(call),
-        input_(call.input),
-        ring_(call.geometry, strips, part_size, out_rows) {}
+      : call_(call), input_(call.input), ring_(call.geometry, strips, part_size, out_rows) {}
 
   void start(int64_t image, const Part& part) override {
     image_ = image;
@@ -37,8 +35,8 @@ class RowSource final : public TapSource<T> {
 
   simd::TapRows<T> rows(const Strip& strip, int64_t chunk) override {
     const Geometry<int64_t>& g = call_.geometry;
-    const T* const* taps = ring_.taps(
-        g, strip, chunk - part_.begin, [](int64_t) {}, [&](int64_t y) { load(y); });
+    const T* const* taps =
+        ring_.taps(g, strip, chunk - part_.begin, [](int64_t) {}, [&](int64_t y) { load(y); });
     prefetch_next(strip, chunk);
     return {taps, g.stride[1] * simd::kChunk, strip.pixels, g.taps()};
   }
@@ -47,7 +45,8 @@ class RowSource final : public TapSource<T> {
   // What the next row of outputs will be the first to read comes near while this one is computed.
   void prefetch_next(const Strip& strip, int64_t chunk) const {
     const Geometry<int64_t>& g = call_.geometry;
-    const int64_t y = (strip.y + 1) * g.stride[0] - g.padding[0] + (g.kernel[0] - 1) * g.dilation[0];
+    const int64_t y =
+        (strip.y + 1) * g.stride[0] - g.padding[0] + (g.kernel[0] - 1) * g.dilation[0];
     if (y < 0 || y >= g.height) return;
     const int64_t x = std::min(strip.x * g.stride[1], g.width - 1);
     input_.prefetch(image_, call_.chunks[chunk].begin, y, x,

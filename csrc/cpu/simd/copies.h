@@ -88,8 +88,7 @@ inline void copy_block_transposed(const Matrix<typename Copy::To>& to,
 
 template <typename Copy, typename T>
 void copy_transposed(const Matrix<typename Copy::To>& to,
-                     const Matrix<const typename Copy::From>& from, int64_t rows,
-                     int64_t columns) {
+                     const Matrix<const typename Copy::From>& from, int64_t rows, int64_t columns) {
   constexpr int64_t lanes = kLanes<T>;
   for (int64_t row = 0; row < rows; row += lanes) {
     const int64_t rows_here = rows - row < lanes ? rows - row : lanes;
@@ -124,19 +123,18 @@ template <Storage STORAGE, typename T>
 void load_as(T* to, int64_t pixel_stride, int64_t channel_stride, const Numbers<const void>& from,
              int64_t pixels, int64_t channels) {
   using Copy = Loading<STORAGE, T>;
-  copy<Copy, T>({to, pixel_stride, channel_stride},
-                {static_cast<const typename Copy::From*>(from.data), from.pixel_stride,
-                 from.channel_stride},
-                pixels, channels);
+  copy<Copy, T>(
+      {to, pixel_stride, channel_stride},
+      {static_cast<const typename Copy::From*>(from.data), from.pixel_stride, from.channel_stride},
+      pixels, channels);
 }
 
 template <Storage STORAGE, typename T>
 void store_as(const Numbers<void>& to, const T* from, int64_t pixel_stride, int64_t channel_stride,
               int64_t pixels, int64_t channels) {
   using Copy = Storing<STORAGE, T>;
-  copy<Copy, T>(
-      {static_cast<typename Copy::To*>(to.data), to.pixel_stride, to.channel_stride},
-      {from, pixel_stride, channel_stride}, pixels, channels);
+  copy<Copy, T>({static_cast<typename Copy::To*>(to.data), to.pixel_stride, to.channel_stride},
+                {from, pixel_stride, channel_stride}, pixels, channels);
 }
 
 template <typename T>

@@ -33,9 +33,9 @@ inline void forward_pixels(const TapRows<T>& in, const SampledScope<T>& scope, i
   constexpr int64_t lanes = kLanes<T>;
   constexpr int together = kTogether<T>;
   Vec<T> total[PIXELS][together];
-MMDK_UNROLL
+  MMDK_UNROLL
   for (int i = 0; i < PIXELS; ++i) {
-MMDK_UNROLL
+    MMDK_UNROLL
     for (int v = 0; v < together; ++v) total[i][v] = load(bias + v * lanes);
   }
   MMDK_UNROLL
@@ -63,15 +63,15 @@ MMDK_UNROLL
       }
       continue;
     }
-MMDK_UNROLL
+    MMDK_UNROLL
     for (int i = 0; i < PIXELS; ++i) {
       if (cells[i] < 0) continue;
       const Look<T> look(scope.plan, scope.bordered_width, k, p + i);
       const T* weights = scope.weight + first;
-MMDK_UNROLL
+      MMDK_UNROLL
       for (int v = 0; v < together; ++v) {
         Vec<T> weight = look.value[0] * load(weights + look.cell(0) + v * lanes);
-MMDK_UNROLL
+        MMDK_UNROLL
         for (int q = 1; q < 4; ++q) {
           weight += look.value[q] * load(weights + look.cell(q) + v * lanes);
         }
@@ -79,10 +79,10 @@ MMDK_UNROLL
       }
     }
   }
-MMDK_UNROLL
+  MMDK_UNROLL
   for (int i = 0; i < PIXELS; ++i) {
     T* to = out.data + (p + i) * out.step + first;
-MMDK_UNROLL
+    MMDK_UNROLL
     for (int v = 0; v < together; ++v) store(to + v * lanes, total[i][v]);
   }
 }
@@ -109,25 +109,25 @@ inline void rigid_forward_pixels(const TapRows<T>& in, const T* weight, int64_t 
   constexpr int64_t lanes = kLanes<T>;
   constexpr int together = kTogether<T>;
   Vec<T> total[PIXELS][together];
-MMDK_UNROLL
+  MMDK_UNROLL
   for (int i = 0; i < PIXELS; ++i) {
-MMDK_UNROLL
+    MMDK_UNROLL
     for (int v = 0; v < together; ++v) total[i][v] = load(bias + first + v * lanes);
   }
   for (int64_t k = 0; k < in.taps; ++k) {
     if (in.tap[k] == nullptr) continue;
     const T* x = in.tap[k] + p * in.pixel_step + first;
-MMDK_UNROLL
+    MMDK_UNROLL
     for (int v = 0; v < together; ++v) {
       const Vec<T> w = load(weight + k * kChunk + first + v * lanes);
-MMDK_UNROLL
+      MMDK_UNROLL
       for (int i = 0; i < PIXELS; ++i) total[i][v] += w * load(x + i * in.pixel_step + v * lanes);
     }
   }
-MMDK_UNROLL
+  MMDK_UNROLL
   for (int i = 0; i < PIXELS; ++i) {
     T* to = out.data + (p + i) * out.step + first;
-MMDK_UNROLL
+    MMDK_UNROLL
     for (int v = 0; v < together; ++v) store(to + v * lanes, total[i][v]);
   }
 }

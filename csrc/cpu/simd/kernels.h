@@ -67,8 +67,8 @@ struct DepthwiseGradients {
   ChunkRow<const T> grad_output;
   T* const* grad_input;  // like TapRows::tap, with a step of its own; null when not wanted
   int64_t grad_step;
-  T* grad_weight;        // like the weight; null when not wanted
-  T* grad_offset;        // (taps, 2, kStrip), y before x; null when not wanted
+  T* grad_weight;  // like the weight; null when not wanted
+  T* grad_offset;  // (taps, 2, kStrip), y before x; null when not wanted
 };
 
 // The gradient of a dense product by its sampled data, see SampledTile.
@@ -78,7 +78,7 @@ struct TileGradients {
                     // end by one vector
   int64_t step, channels;
   int64_t scope[2];
-  T* scratch;  // (bordered cells, kChunk), the border zero
+  T* scratch;            // (bordered cells, kChunk), the border zero
   T* const* grad_input;  // these as in DepthwiseGradients
   int64_t grad_step;
   T* grad_offset;

@@ -1,4 +1,5 @@
-// Where taps look: coordinates to cells. Included by kernels_impl.h inside its namespace; see there.
+// Where taps look: coordinates to cells. Included by kernels_impl.h inside its namespace; see
+// there.
 
 // kLanes numbers as integers of their own size, and as indices of cells.
 template <typename T>
@@ -24,8 +25,7 @@ struct AxisOfLanes {
     using Integers = typename IntegersOf<T>::type;
     const Integers truncated = __builtin_convertvector(coordinate, Integers);
     // True is -1, so this is the floor.
-    const Integers floor =
-        truncated + (__builtin_convertvector(truncated, Vec<T>) > coordinate);
+    const Integers floor = truncated + (__builtin_convertvector(truncated, Vec<T>) > coordinate);
     lower = __builtin_convertvector(floor, typename IndicesOf<T>::type);
     fraction = coordinate - __builtin_convertvector(floor, Vec<T>);
   }
@@ -62,7 +62,8 @@ void plan_with_offsets(const LookupRequest<T>& request, const LookupPlan<T>& pla
   T y[kStrip] = {}, x[kStrip] = {};
   for (int64_t k = 0; k < request.kernel[0] * request.kernel[1]; ++k) {
     const int64_t i = k / request.kernel[1], j = k % request.kernel[1];
-    const T rest_y = static_cast<T>(request.first[0] + static_cast<double>(i * request.tap_step[0]));
+    const T rest_y =
+        static_cast<T>(request.first[0] + static_cast<double>(i * request.tap_step[0]));
     const double first_x = request.first[1] + static_cast<double>(j * request.tap_step[1]);
     const T* offset_y = request.offset + 2 * k * request.plane;
     const T* offset_x = offset_y + request.plane;
@@ -78,10 +79,10 @@ void plan_with_offsets(const LookupRequest<T>& request, const LookupPlan<T>& pla
 template <typename T>
 void plan_whole(const LookupRequest<T>& request, const LookupPlan<T>& plan) {
   for (int64_t k = 0; k < request.kernel[0] * request.kernel[1]; ++k) {
-    const int64_t y = static_cast<int64_t>(request.first[0]) +
-                      k / request.kernel[1] * request.tap_step[0];
-    const int64_t first_x = static_cast<int64_t>(request.first[1]) +
-                            k % request.kernel[1] * request.tap_step[1];
+    const int64_t y =
+        static_cast<int64_t>(request.first[0]) + k / request.kernel[1] * request.tap_step[0];
+    const int64_t first_x =
+        static_cast<int64_t>(request.first[1]) + k % request.kernel[1] * request.tap_step[1];
     for (int64_t p = 0; p < request.pixels; ++p) {
       const int64_t x = first_x + p * request.pixel_step, place = k * kStrip + p;
       const bool inside = y >= 0 && y < request.grid[0] && x >= 0 && x < request.grid[1];

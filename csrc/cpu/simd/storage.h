@@ -107,7 +107,7 @@ inline Vec<T> load_stored(const typename Stored<STORAGE, T>::type* from) {
 #if MMDK_VECTOR_BYTES == 64
   } else if constexpr (STORAGE == Storage::kHalf) {
     return reinterpret_cast<Vec<T>>(
-        _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+        _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
 #elif MMDK_VECTOR_BYTES == 32
   } else if constexpr (STORAGE == Storage::kHalf) {
     return reinterpret_cast<Vec<T>>(
@@ -130,9 +130,9 @@ inline void store_stored(typename Stored<STORAGE, T>::type* to, Vec<T> vector) {
     store_bfloat16(to, vector);
 #if MMDK_VECTOR_BYTES == 64
   } else if constexpr (STORAGE == Storage::kHalf) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                        _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(vector),
-                                              _MM_FROUND_TO_NEAREST_INT));
+    _mm256_storeu_si256(
+        reinterpret_cast<__m256i*>(to),
+        _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(vector), _MM_FROUND_TO_NEAREST_INT));
 #elif MMDK_VECTOR_BYTES == 32
   } else if constexpr (STORAGE == Storage::kHalf) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to),

@@ -52,8 +52,7 @@ inline V choose_lanes(V a, V b, std::integer_sequence<int, I...>) {
 
 template <typename T, typename Choose>
 inline Vec<T> choose(Vec<T> a, Vec<T> b) {
-  return choose_lanes<Choose>(a, b,
-                              std::make_integer_sequence<int, static_cast<int>(kLanes<T>)>{});
+  return choose_lanes<Choose>(a, b, std::make_integer_sequence<int, static_cast<int>(kLanes<T>)>{});
 }
 
 // The lower (PART 0) or upper (PART 1) halves of the blocks that `a`, then `b`, consist of.
