@@ -72,8 +72,8 @@ def building_command(cpp_extension):
             except Exception as error:
                 raise SystemExit(
                     f"error: mmdk's C++ operators could not be built: {error}\n"
-                    "The compiler's own messages are above. Needed: GCC 10 or newer, or a Clang "
-                    'with OpenMP ($CXX chooses it), and the Python headers.'
+                    "The compiler's own messages are above. Needed: GCC 12 or newer ($CXX "
+                    'chooses it), and the Python headers.'
                 ) from error
 
     return BuildOperators

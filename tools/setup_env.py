@@ -48,6 +48,16 @@ for line in json.loads(sys.argv[1]):
         sys.exit('found %s %s, expected %s' % (wanted.name, found, line))
 exec(sys.argv[2])
 """
+# What mmdk's inner loops are written in, and how threads are made.
+COMPILER_PROGRAM = """
+#include <omp.h>
+typedef int Four __attribute__((vector_size(16)));
+int main() {
+  Four a = {0, 1, 2, 3};
+  a = __builtin_shufflevector(a, a, 3, 2, 1, 0);
+  return omp_get_max_threads() < 1 || a[0] != 3;
+}
+"""
 TRY_TORCH = 'import torch, numpy'
 TRY_CV2 = 'import cv2'
 # An operator is called because a library built for another PyTorch may load and then misbehave.
@@ -221,7 +231,7 @@ def check_compiler():
     command = compiler()
     with tempfile.TemporaryDirectory() as folder:
         source = pathlib.Path(folder, 'program.cpp')
-        source.write_text('#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n')
+        source.write_text(COMPILER_PROGRAM)
         program = source.with_suffix('')
         # The newest PyTorch's headers are C++20.
         arguments = ['-std=c++20', '-fopenmp', source, '-o', program]
@@ -233,8 +243,8 @@ def check_compiler():
         raise SetupError(
             f'the C++ compiler "{chosen}" cannot make a small C++20 program with OpenMP:\n'
             f'{output.strip()[-1000:]}\n'
-            'Needed: GCC 10 or newer, or a Clang with OpenMP. Install one (apt install g++, or\n'
-            'dnf install gcc-c++), or name another: make env CXX=/path/to/g++'
+            'Needed: GCC 12 or newer. Install it (apt install g++, or dnf install gcc-c++), or\n'
+            'name another: make env CXX=/path/to/g++'
         )
     # What was checked is what mmcv and mmdk are to be built with.
     os.environ['CXX'] = chosen

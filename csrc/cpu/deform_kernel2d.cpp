@@ -135,7 +135,8 @@ void compute_gradients(const Call& call, const at::Tensor& grad_output, const Gr
 at::Tensor finish_gradient(const at::Tensor& computed, bool wanted, const OptionalTensor& argument,
                            const at::Tensor& input) {
   if (!wanted || !argument.has_value()) return or_empty({}, input);
-  return computed.defined() ? computed.to(argument->scalar_type()) : at::zeros_like(*argument);
+  if (computed.defined()) return computed.to(argument->scalar_type());
+  return at::zeros(argument->sizes(), argument->options());
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> backward(

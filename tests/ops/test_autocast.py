@@ -55,7 +55,7 @@ def test_float64_is_left_alone():
     assert kernels.dtype == torch.float64
 
 
-@pytest.mark.parametrize('dtype', HALF, ids=str)
+@each_half
 @pytest.mark.parametrize('offset_dtype', [torch.float32, 'same', 'other'], ids=str)
 def test_sample_kernel_equals_casting_by_hand(dtype, offset_dtype):
     other = HALF[1 - HALF.index(dtype)]
