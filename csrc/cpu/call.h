@@ -35,10 +35,15 @@ struct Gradients {
   at::Tensor input, weight, kernel_offset, image_offset, mask, bias;
 };
 
+template <typename T>
+T* data(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
 // Data of a tensor that may be undefined.
 template <typename T>
 T* data_or_null(const at::Tensor& tensor) {
-  return tensor.defined() ? static_cast<T*>(tensor.data_ptr()) : nullptr;
+  return tensor.defined() ? data<T>(tensor) : nullptr;
 }
 
 }  // namespace mmdk::cpu

@@ -41,18 +41,27 @@ inline std::vector<Chunk> make_chunks(const Geometry<int64_t>& g) {
   return chunks;
 }
 
-// Parts of about `channels` channels, each within one convolution group.
+// Parts of about `channels` channels: within one convolution group, or several whole ones.
 inline std::vector<Part> make_parts(const std::vector<Chunk>& chunks, int64_t channels) {
   std::vector<Part> parts;
-  int64_t begin = 0;
   const int64_t count = static_cast<int64_t>(chunks.size());
-  for (int64_t i = 0; i < count; ++i) {
-    const bool last = i + 1 == count;
-    if (last || chunks[i + 1].group != chunks[begin].group ||
-        chunks[i + 1].begin + chunks[i + 1].width - chunks[begin].begin > channels) {
-      parts.push_back({begin, i + 1});
-      begin = i + 1;
-    }
+  const auto end_of_group = [&](int64_t i) {
+    const int64_t group = chunks[i].group;
+    while (i < count && chunks[i].group == group) ++i;
+    return i;
+  };
+  const auto width = [&](int64_t begin, int64_t end) {
+    return chunks[end - 1].begin + chunks[end - 1].width - chunks[begin].begin;
+  };
+  for (int64_t begin = 0; begin < count;) {
+    int64_t end = begin;
+    const bool whole = width(begin, end_of_group(begin)) <= channels;
+    do {
+      end = whole ? end_of_group(end) : end + 1;
+    } while (end < count && (whole || chunks[end].group == chunks[begin].group) &&
+             width(begin, whole ? end_of_group(end) : end + 1) <= channels);
+    parts.push_back({begin, end});
+    begin = end;
   }
   return parts;
 }

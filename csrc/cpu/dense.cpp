@@ -34,16 +34,16 @@ void forward_part(const Call& call, const Tile& tile, const std::vector<Part>& p
   const bool first = part == 0 || group_of(part - 1) != group;
   const bool last = part + 1 == parts.size() || group_of(part + 1) != group;
   if (first) {
-    work.begin_outputs(tile, group);
+    work.begin_outputs(tile, parts[part]);
   } else {
-    work.load_outputs(tile, group, sums.rows, sums.image, sums.first_y);
+    work.load_outputs(tile, parts[part], sums.rows, sums.image, sums.first_y);
   }
   work.sample(tile, parts[part], source);
   work.add_products(tile, parts[part]);
   if (last) {
-    work.store_outputs(tile, group, output, tile.strip.image);
+    work.store_outputs(tile, parts[part], output, tile.strip.image);
   } else {
-    work.store_outputs(tile, group, sums.rows, sums.image, sums.first_y);
+    work.store_outputs(tile, parts[part], sums.rows, sums.image, sums.first_y);
   }
 }
 
@@ -134,12 +134,11 @@ void backward_data_rows(const Call& call, const Activation& grad_output, const G
       },
       [&](Thread& thread, const Region& region) {
         const Part& part = parts[region.part];
-        const int64_t group = call.chunks[part.begin].group;
         for (int64_t image = region.images.begin; image < region.images.end; ++image) {
           if (thread.source) thread.source->start(image, part);
           if (thread.sink) thread.sink->start(image, part, region.band);
           tiles.for_each(image, region.rows, [&](const Tile& tile) {
-            thread.tile.load_outputs(tile, group, grad_output, image);
+            thread.tile.load_outputs(tile, part, grad_output, image);
             thread.tile.backward_products(tile, part);
             thread.tile.distribute(
                 tile, part, thread.source.get(), thread.sink.get(),
@@ -168,7 +167,7 @@ void backward_input_planes(const Call& call, const Activation& grad_output, cons
       const int64_t image = task / chunks, chunk = task % chunks;
       plane.fill_zero();
       tiles.for_each(image, {0, call.geometry.out_height}, [&](const Tile& tile) {
-        work.load_outputs(tile, call.chunks[chunk].group, grad_output, image);
+        work.load_outputs(tile, parts[chunk], grad_output, image);
         work.backward_products(tile, parts[chunk]);
         work.distribute(tile, parts[chunk], nullptr, &sink, [](int64_t) { return at::Tensor(); });
       });
@@ -188,7 +187,7 @@ void backward_offsets_planes(const Call& call, const Activation& grad_output, co
         OffsetSink<T> sink(call, tiles.strips(), source, to);
         DenseTile<T> work(call, tiles);
         tiles.for_each(image, rows, [&](const Tile& tile) {
-          work.load_outputs(tile, call.chunks[chunk].group, grad_output, image);
+          work.load_outputs(tile, parts[chunk], grad_output, image);
           work.backward_products(tile, parts[chunk]);
           work.distribute(tile, parts[chunk], &source, wants_image ? &sink : nullptr,
                           [&](int64_t) { return to.kernel_offset; });
@@ -228,7 +227,7 @@ void backward_weight(const Call& call, const std::vector<Part>& parts,
         const int64_t last = std::min(g.out_height, y + all.end - row);
         source->start(image, part);
         tiles.for_each(image, {y, last}, [&](const Tile& tile) {
-          work.load_outputs(tile, call.chunks[part.begin].group, grad_output, image);
+          work.load_outputs(tile, part, grad_output, image);
           work.sample(tile, part, *source);
           work.add_weight_gradient(tile, part, sums[task]);
         });

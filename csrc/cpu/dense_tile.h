@@ -27,6 +27,8 @@ class Tiles {
       : strips_(call.geometry, simd::kStrip), z_row_(0) {
     for (const Part& part : parts) {
       z_row_ = std::max(z_row_, channels(call, part) * call.cells());
+      most_groups_ = std::max(most_groups_,
+                              call.chunks[part.end - 1].group - call.chunks[part.begin].group + 1);
     }
     // A matrix product wants many pixels, Z should not outgrow the caches: about a MiB of floats.
     const int64_t pixels = std::clamp<int64_t>((int64_t{1} << 18) / z_row_, 64, 256);
@@ -42,6 +44,7 @@ class Tiles {
   const Strips& strips() const { return strips_; }
   int64_t rows() const { return rows_; }
   int64_t most_pixels() const { return rows_ * strips_.most(); }
+  int64_t most_groups() const { return most_groups_; }
   int64_t largest_z() const { return most_pixels() * z_row_; }
 
   template <typename F>
@@ -55,7 +58,7 @@ class Tiles {
 
  private:
   Strips strips_;
-  int64_t z_row_, rows_;
+  int64_t z_row_, rows_, most_groups_ = 1;
 };
 
 // Channels of a part so that one pixel's sampled data make a matrix product of about 1024 terms.
@@ -69,16 +72,20 @@ at::Tensor as_matrix(const AlignedBuffer<T>& buffer, int64_t rows, int64_t colum
                        at::TensorOptions().dtype(c10::CppTypeToScalarType<T>::value));
 }
 
-// The columns of a weight's matrix (C_out, C_in/groups * cells), or of its gradient's, that belong
-// to a part's outputs and channels.
+// Convolution groups that a part's channels belong to.
+inline Range groups_of(const Call& call, const Part& part) {
+  return {call.chunks[part.begin].group, call.chunks[part.end - 1].group + 1};
+}
+
+// What of a weight (C_out, ...), or of its gradient, belongs to a part: (groups, outputs of a
+// group, channels of a group * cells).
 inline at::Tensor part_of_weight(const Call& call, const at::Tensor& weight, const Part& part) {
   const Geometry<int64_t>& g = call.geometry;
-  const Chunk& first = call.chunks[part.begin];
-  const int64_t outputs = g.out_channels / g.groups;
-  return weight.flatten(1)
-      .narrow(0, first.group * outputs, outputs)
-      .narrow(1, (first.begin - first.group * g.group_channels) * call.cells(),
-              Tiles::channels(call, part) * call.cells());
+  const Range groups = groups_of(call, part);
+  const int64_t first = call.chunks[part.begin].begin - groups.begin * g.group_channels;
+  return weight.view({g.groups, g.out_channels / g.groups, g.group_channels * call.cells()})
+      .narrow(0, groups.begin, groups.size())
+      .narrow(2, first * call.cells(), Tiles::channels(call, part) / groups.size() * call.cells());
 }
 
 template <typename T>
@@ -93,35 +100,34 @@ class DenseTile {
                           : simd::kStrip * call.geometry.taps() * simd::padded_cells(call.cells())),
         // Vectors of cells may be read whose end lies beyond that of the last channel.
         z_(tiles.largest_z() + simd::kChunk),
-        outputs_(tiles.most_pixels() * outputs_of_group_),
+        outputs_(tiles.most_pixels() * tiles.most_groups() * outputs_of_group_),
         scratch_((call.weight.size(3) + 2) * (call.weight.size(4) + 2) * simd::kChunk),
         offset_sums_(call.geometry.taps() * 2 * simd::kStrip) {}
 
-  // Sets the tile's outputs (outputs of a group, pixels) to their bias.
-  void begin_outputs(const Tile& tile, int64_t group) {
+  // Sets the outputs (outputs of the part's groups, pixels) to their bias.
+  void begin_outputs(const Tile& tile, const Part& part) {
     const int64_t pixels = tile.pixels();
     const T* bias = data_or_null<const T>(call_.bias);
-    for (int64_t o = 0; o < outputs_of_group_; ++o) {
+    for (int64_t o = 0; o < outputs_of(part); ++o) {
       std::fill_n(outputs_.data() + o * pixels, pixels,
-                  bias == nullptr ? T(0) : bias[group * outputs_of_group_ + o]);
+                  bias == nullptr ? T(0) : bias[first_output(part) + o]);
     }
   }
 
-  // Outputs, or their gradients, of one group: rows from y on are rows from y - first_y on of an
-  // activation.
-  void load_outputs(const Tile& tile, int64_t group, const Activation& from, int64_t image,
+  // Outputs, or their gradients: rows from y on are rows from y - first_y on of an activation.
+  void load_outputs(const Tile& tile, const Part& part, const Activation& from, int64_t image,
                     int64_t first_y = 0) {
     for (int64_t r = 0; r < tile.rows; ++r) {
-      from.load(image, group * outputs_of_group_, tile.strip.y + r - first_y, tile.strip.x,
-                tile.strip.pixels, outputs_of_group_, outputs_.data() + r * tile.strip.pixels, 1,
+      from.load(image, first_output(part), tile.strip.y + r - first_y, tile.strip.x,
+                tile.strip.pixels, outputs_of(part), outputs_.data() + r * tile.strip.pixels, 1,
                 tile.pixels());
     }
   }
-  void store_outputs(const Tile& tile, int64_t group, const Activation& to, int64_t image,
+  void store_outputs(const Tile& tile, const Part& part, const Activation& to, int64_t image,
                      int64_t first_y = 0) const {
     for (int64_t r = 0; r < tile.rows; ++r) {
-      to.store(image, group * outputs_of_group_, tile.strip.y + r - first_y, tile.strip.x,
-               tile.strip.pixels, outputs_of_group_, outputs_.data() + r * tile.strip.pixels, 1,
+      to.store(image, first_output(part), tile.strip.y + r - first_y, tile.strip.x,
+               tile.strip.pixels, outputs_of(part), outputs_.data() + r * tile.strip.pixels, 1,
                tile.pixels());
     }
   }
@@ -144,18 +150,40 @@ class DenseTile {
 
   // outputs += W . Z^T
   void add_products(const Tile& tile, const Part& part) {
-    outputs(tile).addmm_(weight(tile, part), z(tile, part).t());
+    const at::Tensor all = weight(tile, part);
+    for_each_group(tile, part, [&](int64_t i, at::Tensor z, at::Tensor outputs) {
+      if (is_narrow()) {
+        kernels_.products(sizes(z, all, outputs), data<T>(z), data<T>(all[i]), data<T>(outputs));
+      } else {
+        outputs.addmm_(all[i], z.t());
+      }
+    });
   }
 
-  // grad_weight (outputs of a group, channels * cells) += grad_outputs . Z
-  void add_weight_gradient(const Tile& tile, const Part& part, at::Tensor& grad_weight) {
-    grad_weight.addmm_(outputs(tile), z(tile, part));
+  // grad_weight, like part_of_weight(), += grad_outputs . Z
+  void add_weight_gradient(const Tile& tile, const Part& part, const at::Tensor& grad_weight) {
+    for_each_group(tile, part, [&](int64_t i, at::Tensor z, at::Tensor outputs) {
+      at::Tensor grad = grad_weight[i];
+      if (is_narrow()) {
+        kernels_.products_by_weight(sizes(z, grad_weight, outputs), data<T>(z), data<T>(outputs),
+                                    data<T>(grad));
+      } else {
+        grad.addmm_(outputs, z);
+      }
+    });
   }
 
   // Replaces Z by its gradient.
   void backward_products(const Tile& tile, const Part& part) {
-    at::Tensor grad_z = z(tile, part);
-    at::mm_out(grad_z, outputs(tile).t(), weight(tile, part));
+    const at::Tensor all = weight(tile, part);
+    for_each_group(tile, part, [&](int64_t i, at::Tensor z, at::Tensor outputs) {
+      if (is_narrow()) {
+        kernels_.products_by_z(sizes(z, all, outputs), data<T>(outputs), data<T>(all[i]),
+                               data<T>(z));
+      } else {
+        at::mm_out(z, outputs.t(), all[i]);
+      }
+    });
   }
 
   // Hands Z's gradient on; `source` and `sink` are null when not needed, grad_offset(chunk) is like
@@ -218,11 +246,32 @@ class DenseTile {
     kernels_.spread_plan(plan_.view(), scope, strip.pixels, g.taps(), coefficients_.data());
   }
 
-  at::Tensor z(const Tile& tile, const Part& part) const {
-    return as_matrix(z_, tile.pixels(), z_step(part));
+  // Calls f(i, Z, outputs) for each group of the part: (pixels, channels of a group * cells) and
+  // (outputs of a group, pixels).
+  template <typename F>
+  void for_each_group(const Tile& tile, const Part& part, const F& f) const {
+    const int64_t groups = groups_of(call_, part).size(), terms = z_step(part) / groups;
+    const at::Tensor z = as_matrix(z_, tile.pixels(), z_step(part));
+    const at::Tensor outputs = as_matrix(outputs_, outputs_of(part), tile.pixels());
+    for (int64_t i = 0; i < groups; ++i) {
+      f(i, z.narrow(1, i * terms, terms),
+        outputs.narrow(0, i * outputs_of_group_, outputs_of_group_));
+    }
   }
-  at::Tensor outputs(const Tile& tile) const {
-    return as_matrix(outputs_, outputs_of_group_, tile.pixels());
+
+  // Too few outputs for a BLAS, whose own work for each product is then most of it.
+  bool is_narrow() const { return outputs_of_group_ <= 16; }
+  static simd::Products<T> sizes(const at::Tensor& z, const at::Tensor& weight,
+                                 const at::Tensor& outputs) {
+    return {z.size(0),   outputs.size(0),  z.size(1),
+            z.stride(0), weight.stride(1), outputs.stride(0)};
+  }
+
+  int64_t first_output(const Part& part) const {
+    return groups_of(call_, part).begin * outputs_of_group_;
+  }
+  int64_t outputs_of(const Part& part) const {
+    return groups_of(call_, part).size() * outputs_of_group_;
   }
   at::Tensor weight(const Tile& tile, const Part& part) const {
     return part_of_weight(call_, call_.weight[call_.weight_of(tile.strip.image)], part);

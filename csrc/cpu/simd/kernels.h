@@ -84,6 +84,14 @@ struct TileGradients {
   T* grad_offset;
 };
 
+// A matrix product outputs (outputs, pixels) = weight (outputs, terms) . Z (pixels, terms)^T: its
+// sizes, and numbers from a row to the next.
+template <typename T>
+struct Products {
+  int64_t pixels, outputs, terms;
+  int64_t z_step, weight_step, output_step;
+};
+
 // A sampled image: four cells for each tap of each pixel.
 template <typename T>
 struct SampledImage {
@@ -152,6 +160,12 @@ struct Kernels {
   void (*sample_tile_backward)(const TapRows<T>& input, const SampledScope<T>& scope,
                                const TileGradients<T>& gradients);
   void (*collect_tile_backward)(const TapRows<T>& input, const TileGradients<T>& gradients);
+
+  // For few outputs: outputs += weight . Z^T; grad_z = grad^T . weight; grad_weight += grad . Z,
+  // grad being that of the outputs
+  void (*products)(const Products<T>& of, const T* z, const T* weight, T* outputs);
+  void (*products_by_z)(const Products<T>& of, const T* grad, const T* weight, T* grad_z);
+  void (*products_by_weight)(const Products<T>& of, const T* z, const T* grad, T* grad_weight);
 
   // to (taps, pixels, kChunk) = what the taps see in a bordered image of (cells, kChunk)
   void (*sample_image)(const SampledImage<T>& image, const T* cells, T* to);

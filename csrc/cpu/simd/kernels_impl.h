@@ -24,6 +24,8 @@ namespace {
 //
 #include "cpu/simd/tiles.h"
 //
+#include "cpu/simd/products.h"
+//
 #include "cpu/simd/images.h"
 //
 #include "cpu/simd/rows.h"
@@ -45,6 +47,9 @@ const Kernels<T>& kernels(const char* name) {
                                 collect_tile<T>,
                                 sample_tile_backward<T>,
                                 collect_tile_backward<T>,
+                                products<T>,
+                                products_by_z<T>,
+                                products_by_weight<T>,
                                 sample_image<T>,
                                 scatter_image<T>,
                                 image_gradients<T>,
