@@ -61,6 +61,7 @@ LAYOUTS = {
         x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
     ),
     'sliced': lambda x: torch.stack([x, x + 1], -1)[..., 0],
+    'expanded': lambda x: x[..., :1].expand_as(x),
     'transposed': lambda x: (
         x.transpose(-1, -2).contiguous().transpose(-1, -2) if x.dim() == 4 else x
     ),
