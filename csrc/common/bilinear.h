@@ -58,18 +58,6 @@ MMDK_HOST_DEVICE Lookup<T> look_up(T y, T x, int64_t height, int64_t width) {
   return lookup;
 }
 
-// The look-up at a whole coordinate, exact also where T cannot tell neighbouring coordinates apart.
-template <typename T>
-MMDK_HOST_DEVICE Lookup<T> look_up_cell(int64_t y, int64_t x, int64_t height, int64_t width) {
-  Lookup<T> lookup;
-  lookup.inside = y >= 0 && y < height && x >= 0 && x < width;
-  if (lookup.inside) {
-    lookup.y = look_up_axis(y, T(0), height);
-    lookup.x = look_up_axis(x, T(0), width);
-  }
-  return lookup;
-}
-
 // Calls f(cell, value, slope_y, slope_x) for the four cells of a look-up that is inside, in rows of
 // `width` cells: the cell's weight and its derivatives by the two coordinates.
 template <typename T, typename F>

@@ -19,11 +19,9 @@ class Columns {
       : stride_(g.stride[1]),
         padding_(g.padding[1]),
         dilation_(g.dilation[1]),
-        kernel_width_(g.kernel[1]),
         width_(g.width),
         span_((strips.most() - 1) * g.stride[1] + 1) {
-    const int64_t last =
-        (g.out_width - 1) * stride_ - padding_ + (kernel_width_ - 1) * dilation_ + 1;
+    const int64_t last = (g.out_width - 1) * stride_ - padding_ + (g.kernel[1] - 1) * dilation_ + 1;
     left_ = std::min(padding_, span_ - 1);
     right_ = std::clamp<int64_t>(last - width_, 0, span_ - 1);
   }
@@ -41,7 +39,7 @@ class Columns {
   }
 
  private:
-  int64_t stride_, padding_, dilation_, kernel_width_, width_, span_;
+  int64_t stride_, padding_, dilation_, width_, span_;
   int64_t left_, right_;
 };
 

@@ -27,6 +27,13 @@ struct Matrix {
 
 constexpr int64_t kRowsAhead = 8;
 
+template <bool WRITE, typename Number>
+inline void prefetch_row(const Number* row, int64_t columns) {
+  for (int64_t i = 0; i < columns; i += 64 / static_cast<int64_t>(sizeof(Number))) {
+    __builtin_prefetch(row + i, WRITE);
+  }
+}
+
 template <typename Copy, typename T>
 void copy_rows(const Matrix<typename Copy::To>& to, const Matrix<const typename Copy::From>& from,
                int64_t rows, int64_t columns) {
@@ -35,9 +42,8 @@ void copy_rows(const Matrix<typename Copy::To>& to, const Matrix<const typename 
     const auto* source = from.data + row * from.row_stride;
     auto* target = to.data + row * to.row_stride;
     // Rows far from one another are nothing that a processor foresees.
-    for (int64_t ahead = 0; ahead < columns; ahead += 64 / static_cast<int64_t>(sizeof(*source))) {
-      __builtin_prefetch(source + kRowsAhead * from.row_stride + ahead);
-    }
+    prefetch_row<false>(source + kRowsAhead * from.row_stride, columns);
+    prefetch_row<true>(target + kRowsAhead * to.row_stride, columns);
     int64_t i = 0;
     for (; i + lanes <= columns; i += lanes) {
       Copy::store_vector(target + i, Copy::load_vector(source + i));

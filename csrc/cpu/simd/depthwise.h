@@ -17,13 +17,17 @@ inline bool same_cells(const int64_t* cell) {
   return same;
 }
 
-// Pixels of an output that is written in place may be far apart, which no processor foresees.
+// Pixels of an activation that is read or written in place may be far apart, which no processor
+// foresees.
 constexpr int64_t kPixelsAhead = 8;
-template <typename T>
-inline void prefetch_output(const ChunkRow<T>& out, int64_t p, int64_t first) {
-  constexpr int64_t line = 64 / sizeof(T);
-  for (int64_t c = 0; c < kTogether<T> * kLanes<T>; c += line) {
-    __builtin_prefetch(out.data + p * out.step + first + c, 1);
+template <int PIXELS, bool WRITE, typename T>
+inline void prefetch_pixels(const ChunkRow<T>& row, int64_t p, int64_t first) {
+  using Number = std::remove_const_t<T>;
+  constexpr int64_t line = 64 / sizeof(Number);
+  for (int64_t i = p + kPixelsAhead; i < p + kPixelsAhead + PIXELS; ++i) {
+    for (int64_t c = 0; c < kTogether<Number> * kLanes<Number>; c += line) {
+      __builtin_prefetch(row.data + i * row.step + first + c, WRITE);
+    }
   }
 }
 
@@ -38,8 +42,7 @@ inline void forward_pixels(const TapRows<T>& in, const SampledScope<T>& scope, i
     MMDK_UNROLL
     for (int v = 0; v < together; ++v) total[i][v] = load(bias + v * lanes);
   }
-  MMDK_UNROLL
-  for (int i = 0; i < PIXELS; ++i) prefetch_output(out, p + i + kPixelsAhead, first);
+  prefetch_pixels<PIXELS, true>(out, p, first);
   for (int64_t k = 0; k < in.taps; ++k) {
     if (in.tap[k] == nullptr) continue;
     const T* x = in.tap[k] + p * in.pixel_step + first;
@@ -205,6 +208,7 @@ inline void backward_pixels(const TapRows<T>& in, const SampledScope<T>& scope,
       grad[i][v] = load(to.grad_output.data + (p + i) * to.grad_output.step + first + v * lanes);
     }
   }
+  prefetch_pixels<PIXELS, false>(to.grad_output, p, first);
   for (int64_t k = 0; k < in.taps; ++k) {
     if (in.tap[k] == nullptr) continue;
     CoordinateSlopes<T> slopes[PIXELS];

@@ -7,15 +7,15 @@ namespace mmdk::cpu::simd {
 
 namespace portable {
 template <typename T>
-const Kernels<T>& kernels(const char* name);
+const Kernels<T>& kernels();
 }
 namespace avx2 {
 template <typename T>
-const Kernels<T>& kernels(const char* name);
+const Kernels<T>& kernels();
 }
 namespace avx512 {
 template <typename T>
-const Kernels<T>& kernels(const char* name);
+const Kernels<T>& kernels();
 }
 
 namespace {
@@ -43,10 +43,10 @@ bool has_avx2() {
 template <typename T>
 const Kernels<T>& choose() {
 #if defined(__x86_64__)
-  if (has_avx512()) return avx512::kernels<T>("avx512");
-  if (has_avx2()) return avx2::kernels<T>("avx2");
+  if (has_avx512()) return avx512::kernels<T>();
+  if (has_avx2()) return avx2::kernels<T>();
 #endif
-  return portable::kernels<T>("portable");
+  return portable::kernels<T>();
 }
 
 }  // namespace

@@ -123,8 +123,6 @@ struct Numbers {
 
 template <typename T>
 struct Kernels {
-  const char* name;
-
   // (pixels, channels) from a tensor into a buffer, and back
   void (*load)(T* to, int64_t pixel_stride, int64_t channel_stride, const Numbers<const void>& from,
                int64_t pixels, int64_t channels);

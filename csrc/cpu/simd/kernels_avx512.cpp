@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,fma,f16c")

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "cpu/simd/kernels.h"
@@ -33,9 +34,8 @@ namespace {
 }  // namespace
 
 template <typename T>
-const Kernels<T>& kernels(const char* name) {
-  static const Kernels<T> table{name,
-                                load_numbers<T>,
+const Kernels<T>& kernels() {
+  static const Kernels<T> table{load_numbers<T>,
                                 store_numbers<T>,
                                 plan_lookups<T>,
                                 depthwise_forward<T>,
@@ -60,8 +60,8 @@ const Kernels<T>& kernels(const char* name) {
   return table;
 }
 
-template const Kernels<float>& kernels<float>(const char*);
-template const Kernels<double>& kernels<double>(const char*);
+template const Kernels<float>& kernels<float>();
+template const Kernels<double>& kernels<double>();
 
 }  // namespace MMDK_SIMD_NAME
 }  // namespace mmdk::cpu::simd
