@@ -34,6 +34,9 @@ class Tiles {
     const int64_t pixels = std::clamp<int64_t>((int64_t{1} << 18) / z_row_, 64, 256);
     rows_ = std::clamp<int64_t>((pixels + strips_.most() / 2) / strips_.most(), 1,
                                 call.geometry.out_height);
+    // Input rows between those that are read would be held with them.
+    const Geometry<int64_t>& g = call.geometry;
+    if (g.stride[0] > (g.kernel[0] - 1) * g.dilation[0] + 1) rows_ = 1;
   }
 
   static int64_t channels(const Call& call, const Part& part) {
