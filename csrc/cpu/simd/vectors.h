@@ -22,7 +22,7 @@ inline Vec<T> load(const T* from) {
 }
 
 template <typename T, typename V>
-inline void store(T* to, V vector) {
+inline void store(T* to, const V& vector) {
   std::memcpy(to, &vector, sizeof(vector));
 }
 
