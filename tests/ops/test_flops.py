@@ -70,10 +70,10 @@ class Call(nn.Module):
 
     def __init__(self, case):
         super().__init__()
-        self.case = case
+        self.case, self.names = case, list(case.tensors())
 
     def forward(self, *tensors):
-        named = dict(zip(self.case.tensors(), tensors, strict=True))
+        named = dict(zip(self.names, tensors, strict=True))
         return deform_kernel2d(**named, **self.case.geometry)
 
 
