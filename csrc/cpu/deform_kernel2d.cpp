@@ -4,6 +4,8 @@
 #include <ATen/OpMathType.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "common/checks.h"
@@ -30,6 +32,11 @@ class PreparedCall {
  public:
   PreparedCall(const Arguments& a, const Geometry<int64_t>& g)
       : dtype_(at::toOpMathType(a.input.scalar_type())) {
+    // Plans of look-ups in the image count rows and columns in 32 bits.
+    constexpr int64_t largest = std::numeric_limits<int32_t>::max() - 2;
+    TORCH_CHECK_VALUE(!a.image_offset.has_value() || std::max(g.height, g.width) <= largest,
+                      "deform_kernel2d: input has height ", g.height, " and width ", g.width,
+                      ", expected at most ", largest, " beside an image_offset; cut it in parts");
     const at::Tensor weight = a.weight.to(dtype_).contiguous();
     call_.geometry = g;
     call_.input = a.input;

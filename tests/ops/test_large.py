@@ -53,3 +53,11 @@ def test_image_offsets():
     # Half of each neighbour in the last row, half of what lies below it, which is zero.
     assert output[0, -1, -1].tolist() == [0.25, 32.25, 64.25, 96.25]
     assert not output[0, :-1].any()
+
+
+def test_rows_that_image_offsets_cannot_count():
+    x = torch.empty(1, 1, 1, 2**31, dtype=torch.float16)
+    offset = torch.zeros(1, 2, 1, 2, dtype=torch.float16)
+    weight = torch.ones(1, 1, 1, 1, dtype=torch.float16)
+    with pytest.raises(ValueError, match='width 2147483648, expected at most 2147483645'):
+        deform_kernel2d(x, weight, image_offset=offset, kernel_size=1, stride=(1, 2**30))

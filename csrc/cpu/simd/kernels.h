@@ -71,7 +71,7 @@ struct DepthwiseGradients {
   T* grad_offset;  // (taps, 2, kStrip), y before x; null when not wanted
 };
 
-// The gradient of a dense product by its sampled data, see SampledTile.
+// The gradient of a dense product by its sampled data, see dense.h.
 template <typename T>
 struct TileGradients {
   const T* grad_z;  // (pixels, channels, cells), pixels `step` numbers apart; readable beyond its
