@@ -1,6 +1,6 @@
 """Builds the emulator with the CUDA kernels in it, and runs the operators on it.
 
-The kernels are compiled from csrc/cuda as they are; `include/` has what a host compiler needs to see
+The kernels are compiled from csrc/cuda as they are; `include/` has what a host compiler sees
 instead of CUDA's headers. Tensors are ordinary CPU tensors.
 """
 

@@ -19,35 +19,38 @@ constexpr size_t kPage = 4096;
 constexpr size_t kAlignment = 64;        // what PyTorch gives its tensors
 constexpr unsigned char kPoison = 0xff;  // NaN, and an index that leads nowhere
 
-// The last accesses of four bytes that another access may conflict with.
-struct Word {
+// Memory is watched in units of the smallest number.
+constexpr int kUnit = 2;
+
+// The last accesses of a unit that another access may conflict with.
+struct Unit {
   Moment writer, reader;
   bool several_readers = false;  // in the reader's barrier interval, in different warps or times
 };
 
 class Watch {
  public:
-  void access(Word& word, bool writes, const char* memory) {
+  void access(Unit& unit, bool writes, const char* memory) {
     const Moment& moment = now();
-    if (word.writer.thread >= 0 && !word.writer.before(moment))
-      race(writes, true, memory, word.writer);
+    if (unit.writer.thread >= 0 && !unit.writer.before(moment))
+      race(writes, true, memory, unit.writer);
     if (!writes) {
-      if (word.reader.thread >= 0 && word.reader.thread != moment.thread &&
-          !word.reader.before(moment)) {
-        word.several_readers = true;
-      } else if (word.reader.block != moment.block || word.reader.barriers != moment.barriers) {
-        word.several_readers = false;
+      if (unit.reader.thread >= 0 && unit.reader.thread != moment.thread &&
+          !unit.reader.before(moment)) {
+        unit.several_readers = true;
+      } else if (unit.reader.block != moment.block || unit.reader.barriers != moment.barriers) {
+        unit.several_readers = false;
       }
-      word.reader = moment;
+      unit.reader = moment;
       return;
     }
     const bool same_interval =
-        word.reader.block == moment.block && word.reader.barriers == moment.barriers;
-    if (word.reader.thread >= 0 &&
-        (!word.reader.before(moment) || (word.several_readers && same_interval))) {
-      race(writes, false, memory, word.reader);
+        unit.reader.block == moment.block && unit.reader.barriers == moment.barriers;
+    if (unit.reader.thread >= 0 &&
+        (!unit.reader.before(moment) || (unit.several_readers && same_interval))) {
+      race(writes, false, memory, unit.reader);
     }
-    word.writer = moment;
+    unit.writer = moment;
   }
 
  private:
@@ -63,7 +66,7 @@ struct Shared {
   unsigned char* data = nullptr;  // ends where a page that must not be touched begins
   size_t capacity = 0, bytes = 0;
   std::vector<bool> written;
-  std::vector<Word> words;
+  std::vector<Unit> units;
 
   void start(size_t wanted) {
     const size_t pages = (wanted + kPage - 1) / kPage * kPage;
@@ -76,7 +79,7 @@ struct Shared {
     bytes = wanted;
     std::memset(begin(), kPoison, bytes);
     written.assign(bytes, false);
-    words.assign((bytes + 3) / 4, Word());
+    units.assign((bytes + kUnit - 1) / kUnit, Unit());
   }
   unsigned char* begin() const { return data + (capacity - bytes) / 16 * 16; }
 };
@@ -84,8 +87,8 @@ struct Shared {
 Shared shared;
 Watch watch;
 
-// Of this launch, by the address of four bytes divided by four.
-std::unordered_map<uintptr_t, Word> global_words;
+// Of this launch, by address in units.
+std::unordered_map<uintptr_t, Unit> global_units;
 
 struct Buffers {
   std::mutex mutex;
@@ -163,8 +166,8 @@ void observe_shared(const unsigned char* pointer, int bytes, bool writes) {
     }
   }
   if (settings.counting) return;
-  for (ptrdiff_t word = at / 4; word <= (at + bytes - 1) / 4; ++word) {
-    watch.access(shared.words[word], writes, "shared");
+  for (ptrdiff_t unit = at / kUnit; unit <= (at + bytes - 1) / kUnit; ++unit) {
+    watch.access(shared.units[unit], writes, "shared");
   }
 }
 
@@ -178,8 +181,8 @@ void observe_global(uintptr_t address, int bytes, Access access) {
     }
   }
   if (settings.counting || access == Access::kGlobalAtomic) return;
-  for (uintptr_t word = address / 4; word <= (address + bytes - 1) / 4; ++word) {
-    watch.access(global_words[word], writes, "global");
+  for (uintptr_t unit = address / kUnit; unit <= (address + bytes - 1) / kUnit; ++unit) {
+    watch.access(global_units[unit], writes, "global");
   }
 }
 
@@ -200,7 +203,7 @@ void report_segmentation_fault(int) {
 
 unsigned char* shared_memory() { return shared.begin(); }
 
-void start_launch_memory() { global_words.clear(); }
+void start_launch_memory() { global_units.clear(); }
 
 void start_block_memory(size_t shared_bytes) { shared.start(shared_bytes); }
 
