@@ -156,7 +156,7 @@ def test_devices(case, device):
 
 LARGE_SCOPES = [
     depthwise('scope_9', 6, scope=(9, 9), batch=1, size=(4, 3)),
-    depthwise('scope_24', 3, scope=(24, 24), batch=1, size=(3, 3)),
+    depthwise('scope_20', 3, scope=(20, 20), batch=1, size=(3, 3)),
     Case('dense_scope_13', scope=(13, 11), in_channels=3, batch=1, size=(3, 3)),
     # More taps than a block plans at a time.
     depthwise('kernel_17', 3, kernel=(17, 17), scope=(18, 18), padding=(8, 8), size=(4, 9)),
@@ -184,7 +184,7 @@ LARGE_SCOPES = [
 @pytest.mark.parametrize('case', LARGE_SCOPES, ids=ids(LARGE_SCOPES))
 def test_large_scopes_and_kernels(case):
     with emulated():
-        check(case, guarded(case.tensors()), EXACT, deform_kernel2d)
+        check_rounding(case, guarded(case.tensors(dtype=torch.float32)), deform_kernel2d)
 
 
 def test_scope_that_no_block_can_hold():
@@ -289,10 +289,10 @@ def test_sample_kernel(scope, kernel, dtype):
     grad = torch.randn(3, 5, 7, *kernel, generator=generator, dtype=torch.float64).to(dtype)
 
     def gradients(operator, exact=False):
-        leaves = [weight.clone(), offset.to(dtype)]
+        leaves = [weight.clone(), offset.to(dtype, copy=True)]
         leaves = [(t.double() if exact else t).requires_grad_() for t in leaves]
         kernels = operator(*leaves, kernel)
-        return [kernels, *torch.autograd.grad(kernels, leaves, grad.to(kernels.dtype))]
+        return [kernels, *torch.autograd.grad(kernels, leaves, grad.to(kernels.dtype, copy=True))]
 
     with emulated():
         ours = gradients(sample_kernel)
