@@ -1,5 +1,6 @@
 #include "cuda/depthwise_sums.h"
 
+#include "cuda/depthwise_mma.cuh"
 #include "cuda/depthwise_planes.cuh"
 #include "cuda/depthwise_sums.cuh"
 
@@ -56,6 +57,44 @@ void launch_sums(const Call& call, const SumsRequest& request) {
   } else {
     launch_sums<T, N, Look::kImage, false>(call, request);
   }
+}
+
+// Tensor cores sample scopes of few cells for whole warps of channels; masks may be larger than
+// what a half type holds beside a bilinear weight.
+template <typename T>
+bool fits_mma(const Call& call, const SumsRequest& request, const Device& device) {
+  const Geometry<int64_t>& g = call.geometry;
+  return device.capability >= kMmaCapability && call.look == Look::kScope &&
+         g.cells() <= kMmaCells && !call.mask.defined() && !call.weights_per_image() &&
+         g.in_channels / g.kernel_offset_groups % kMmaChannels == 0 &&
+         vectors_fit<T, kWide<T>>(g, {&request.data, &request.sums});
+}
+
+template <typename T, bool transposed>
+void launch_mma(const Call& call, const SumsRequest& request) {
+  const Device device = Device::current();
+  const Geometry<int64_t>& g = call.geometry;
+  const ChannelBlocks channels(g, kMmaChannels, kThreads / kWarp, kThreads / kWarp);
+  const int groups = channels.threads().rows;
+  const int64_t per_tap = MmaPlan<T>::bytes(groups * kMmaPixels);
+  const int capacity =
+      static_cast<int>(std::min<int64_t>(g.taps(), kSharedBytesOfAnyDevice / per_tap));
+  const PixelGrid from = transposed ? call.outputs() : call.inputs();
+  const PixelGrid to = transposed ? call.inputs() : call.outputs();
+  const at::Tensor weights = call.weight.to(request.data.scalar_type()).flatten(1).clone();
+  const DepthwiseMma<T> arguments{
+      call.tapping(),
+      channels,
+      PixelRuns(g.batch, to.pixels, false, groups * kMmaPixels, channels.count(), device),
+      capacity,
+      static_cast<const T*>(request.data.data_ptr()),
+      source_of(from, g.in_channels),
+      static_cast<const T*>(weights.data_ptr()),
+      request.bias.defined() ? static_cast<const float*>(request.bias.data_ptr()) : nullptr,
+      static_cast<T*>(request.sums.data_ptr()),
+      source_of(to, g.in_channels)};
+  launch(depthwise_mma<T, transposed>, arguments.runs.count() * channels.count(), dim3(kThreads),
+         per_tap * capacity, arguments);
 }
 
 template <typename T, bool transposed>
@@ -116,6 +155,16 @@ void sum_channels_innermost(const Call& call, const SumsRequest& request) {
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, request.data.scalar_type(), "deform_kernel2d", [&] {
         constexpr int N = kWide<scalar_t>;
+        if constexpr (sizeof(scalar_t) == 2) {
+          if (fits_mma<scalar_t>(call, request, Device::current())) {
+            if (request.transposed) {
+              launch_mma<scalar_t, true>(call, request);
+            } else {
+              launch_mma<scalar_t, false>(call, request);
+            }
+            return;
+          }
+        }
         if (vectors_fit<scalar_t, N>(call.geometry, {&request.data, &request.sums})) {
           launch_sums<scalar_t, N>(call, request);
         } else {

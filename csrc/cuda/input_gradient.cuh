@@ -236,10 +236,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
         Place place{0, tap, 0};
         A y = 0, x = 0;
         if constexpr (in_scope(look)) {
-          const int64_t offset = (channels.kernel_offset_group * shape.taps() + tap) * 2;
-          const ScopeLook<A> scope(shape, tap,
-                                   read(call.tapping.kernel_offset, offset, output, A(0)),
-                                   read(call.tapping.kernel_offset, offset + 1, output, A(0)));
+          const ScopeLook<A> scope(call.tapping, channels, tap, output);
           if (!scope.inside) continue;
           place.cell = scope.cell(shape, !dense);
           place.existing = scope.existing(shape);

@@ -114,11 +114,12 @@ __device__ __forceinline__ void add_global(A* to, const Vector<A, N>& vector) {
   if constexpr (sizeof(A) * N == 16 && N == 4) {
     atomicAdd(reinterpret_cast<float4*>(to),
               make_float4(vector.at[0], vector.at[1], vector.at[2], vector.at[3]));
-    return;
-  }
+  } else
 #endif
+  {
 #pragma unroll
-  for (int i = 0; i < N; ++i) atomicAdd(to + i, vector.at[i]);
+    for (int i = 0; i < N; ++i) atomicAdd(to + i, vector.at[i]);
+  }
 }
 
 // The block's shared memory, as many bytes as the launch asked for.

@@ -51,7 +51,7 @@ class ChannelBlocks {
         per_segment_(round_up(segment_, width_)),
         count_(g.in_channels / segment_ * per_segment_) {}
 
-  Threads threads() const { return threads_; }
+  MMDK_HOST_DEVICE Threads threads() const { return threads_; }
   int width() const { return width_; }
   MMDK_HOST_DEVICE int64_t count() const { return count_; }
   // Of the blocks of one offset group.

@@ -2,6 +2,8 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
+#include <algorithm>
+
 #include "engine/engine.h"
 
 namespace emulation {
@@ -16,26 +18,36 @@ float part(uint32_t word, int which) {
   return static_cast<float>(number);
 }
 
+// What each lane of each warp brings; kept while all of them read it.
+struct Fragments {
+  uint32_t a[4], b[2];
+};
+constexpr int kMostWarps = 32;
+Fragments fragments[kMostWarps][kWarp];
+
+constexpr uint32_t kAllLanes = 0xffffffffu;
+
 }  // namespace
 
 template <typename T>
 void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  constexpr uint32_t all = 0xffffffffu;
+  Fragments* const warp = fragments[thread_number() / kWarp];
+  std::copy(a, a + 4, warp[lane()].a);
+  std::copy(b, b + 2, warp[lane()].b);
+  synchronize_warp(kAllLanes);
   // Of lane l: rows l / 4 and l / 4 + 8 of A and D; columns l % 4 * 2 and the next, of A also those
   // 8 further on; of B column l / 4 and the rows that A has as columns.
   float left[16][16], right[16][8];
   for (int from = 0; from < kWarp; ++from) {
     const int group = from / 4, pair = from % 4 * 2;
-    for (int i = 0; i < 4; ++i) {
-      const auto word = static_cast<uint32_t>(exchange(all, a[i], from));
-      const int row = group + i % 2 * 8, column = pair + i / 2 * 8;
-      for (int j = 0; j < 2; ++j) left[row][column + j] = part<T>(word, j);
-    }
-    for (int i = 0; i < 2; ++i) {
-      const auto word = static_cast<uint32_t>(exchange(all, b[i], from));
-      for (int j = 0; j < 2; ++j) right[pair + i * 8 + j][group] = part<T>(word, j);
+    for (int j = 0; j < 2; ++j) {
+      for (int i = 0; i < 4; ++i) {
+        left[group + i % 2 * 8][pair + i / 2 * 8 + j] = part<T>(warp[from].a[i], j);
+      }
+      for (int i = 0; i < 2; ++i) right[pair + i * 8 + j][group] = part<T>(warp[from].b[i], j);
     }
   }
+  synchronize_warp(kAllLanes);
   const int group = lane() / 4, pair = lane() % 4 * 2;
   for (int i = 0; i < 4; ++i) {
     const int row = group + i / 2 * 8, column = pair + i % 2;
