@@ -1,11 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
+CUDA := .venv-cuda/bin
 # CUDA sources are formatted like the rest.
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-quick test-oldest sanitize bench lint format clean clean-build python lint-tools
+.PHONY: help env demo test test-quick test-oldest sanitize cuda-check cuda-build bench lint format \
+  clean clean-build python lint-tools
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
@@ -14,6 +16,8 @@ help:
 	@echo 'make test-quick   env; then the tests that neither compile nor train'
 	@echo 'make test-oldest  operator and layer tests on the oldest PyTorch, in .venv-oldest (5 GB)'
 	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 10 minutes)'
+	@echo 'make cuda-check   compile the CUDA kernels and check registers and instructions; needs nvcc, no GPU'
+	@echo 'make cuda-build   the whole extension with CUDA, in .venv-cuda (6 GB), and its CPU tests; needs nvcc'
 	@echo 'make bench        env; then all benchmarks and their tables (about 25 minutes on an idle machine)'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
@@ -25,6 +29,8 @@ help:
 	@echo 'PIP_ARGS="--proxy ..."  more arguments for every pip install'
 	@echo 'MAX_JOBS=2, CXX=g++-12  compilers at a time; the compiler'
 	@echo 'PYTEST_ARGS="-k layer"  more arguments for pytest'
+	@echo 'CUDA_CHECK_ARGS=...     more arguments for tools/cuda_check.py, as --update'
+	@echo 'CUDA_HOME, TORCH_CUDA_ARCH_LIST=8.0   the CUDA toolkit; what cuda-build compiles for'
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 6))' || { \
@@ -44,7 +50,7 @@ test-quick: env
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 # A compiler may take 2 GB here: not as many as there are cores.
-test-oldest sanitize: export MAX_JOBS ?= 2
+test-oldest sanitize cuda-check cuda-build: export MAX_JOBS ?= 2
 
 # A package built beside its source, as here in build/, is found by pytest before the one in mmdk/.
 test-oldest: python
@@ -57,6 +63,10 @@ test-oldest: python
 
 sanitize: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py -- $(PYTEST_ARGS)
+
+cuda-check: python
+	@$(PYTHON) tools/setup_env.py cuda-check
+	$(BIN)/python tools/cuda_check.py $(CUDA_CHECK_ARGS)
 
 BENCHMARKS := operators variants memory scaling layers models
 
@@ -84,4 +94,4 @@ clean-build:
 	find . -path './.venv*' -prune -o -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 clean: clean-build
-	rm -rf .venv .venv-oldest
+	rm -rf .venv .venv-oldest .venv-cuda
