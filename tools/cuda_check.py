@@ -305,7 +305,7 @@ def parse_sass(text: str) -> dict[str, list[str]]:
     """Operation codes of each function, by its mangled name, without the padding behind it."""
     functions: dict[str, list[str]] = {}
     for line in text.splitlines():
-        if match := re.match(r'//-+ \.text\.(\S+) -+', line):
+        if match := re.match(r'//-+ \.text\.(\S+)\s+-+', line):
             functions[match[1]] = codes = []
         elif match := re.match(r'\s*/\*[0-9a-f]{4,}\*/\s+(?:@\S+\s+)?([A-Z][\w.]*)', line):
             if match[1] != 'NOP':
