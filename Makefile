@@ -68,6 +68,22 @@ cuda-check: python
 	@$(PYTHON) tools/setup_env.py cuda-check
 	$(BIN)/python tools/cuda_check.py $(CUDA_CHECK_ARGS)
 
+# One architecture: that it compiles for the others, cuda-check sees.
+cuda-build: export TORCH_CUDA_ARCH_LIST ?= 8.0
+# A nvcc in PATH may be a wrapper, from which PyTorch cannot tell where the headers are.
+cuda-build: export CUDA_HOME ?= /usr/local/cuda
+
+cuda-build: python
+	$(PYTHON) -m venv .venv-cuda
+	$(CUDA)/python -m pip install -q $(PIP_ARGS) -r requirements/cuda.txt
+	PATH="$(CURDIR)/$(CUDA):$$PATH" FORCE_CUDA=1 $(CUDA)/python setup.py -q build \
+	  --build-base build/cuda --build-lib build/cuda
+	cd build/cuda && $(CURDIR)/$(CUDA)/python -c "import torch, mmdk, sys; \
+	  found = torch._C._dispatch_has_kernel_for_dispatch_key('mmdk::deform_kernel2d', 'CUDA'); \
+	  sys.exit(None if found else 'error: the extension has no operators for CUDA')"
+	$(CUDA)/python -m pytest -o 'pythonpath=build/cuda .' -m 'not slow' \
+	  tests/ops tests/layers --ignore tests/ops/test_peers.py $(PYTEST_ARGS)
+
 BENCHMARKS := operators variants memory scaling layers models
 
 bench: env
