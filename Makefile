@@ -53,10 +53,11 @@ test-quick: env
 test-oldest sanitize cuda-check cuda-build: export MAX_JOBS ?= 2
 
 # A package built beside its source, as here in build/, is found by pytest before the one in mmdk/.
+# No GPU is visible, since the CUDA toolkit that is here need not be one for so old a PyTorch.
 test-oldest: python
 	$(PYTHON) -m venv .venv-oldest
 	$(OLDEST)/python -m pip install -q $(PIP_ARGS) -r requirements/oldest.txt
-	PATH="$(CURDIR)/$(OLDEST):$$PATH" $(OLDEST)/python setup.py -q build \
+	PATH="$(CURDIR)/$(OLDEST):$$PATH" CUDA_VISIBLE_DEVICES= $(OLDEST)/python setup.py -q build \
 	  --build-base build/oldest --build-lib build/oldest
 	$(OLDEST)/python -m pytest -o 'pythonpath=build/oldest .' -m 'not slow' \
 	  tests/ops tests/layers --ignore tests/ops/test_peers.py $(PYTEST_ARGS)

@@ -145,7 +145,8 @@ def building_command(cpp_extension):
                     f"error: mmdk's C++ operators could not be built: {error}\n"
                     "The compiler's own messages are above. Needed: GCC 12 or newer ($CXX "
                     'chooses it), and the Python headers; for CUDA, the toolkit of the release '
-                    'that PyTorch is built for, its headers included.'
+                    'that PyTorch is built for, in the folder that CUDA_HOME names. Without CUDA: '
+                    'set CUDA_VISIBLE_DEVICES to nothing, and FORCE_CUDA=0.'
                 ) from error
 
     return BuildOperators

@@ -264,6 +264,17 @@ def test_missing_nvcc_is_said_if_it_need_not_be_there(tmp_path):
     assert (result.returncode, result.stdout.count('NOT checked')) == (0, 1)
 
 
+def test_architectures_that_nvcc_does_not_know_are_left_out_and_said(check, tools, capsys):
+    options = check.argparse.Namespace(sources=[Path('a.cu')], arch=None)
+    task = check.choose_task(options, {80, 90, 110})
+    assert (task.architectures, task.left_out) == ([80, 90], [75, 86, 100])
+    check.summarize([], task, tools)
+    assert 'NOT compiled for [75, 86, 100]' in capsys.readouterr().out
+    options.arch = [35]
+    with pytest.raises(SystemExit, match=r'knows none of \[35\]; it knows \[80, 90, 110\]'):
+        check.choose_task(options, {80, 90, 110})
+
+
 PLANTED = """
 #include "cuda/memory.cuh"
 

@@ -112,11 +112,13 @@ def main() -> None:
     results = compile_all(task, tools)
     rows = sorted(row for result in results for row in result.rows)
     problems = [problem for result in results for problem in result.problems] + same_names(rows)
-    if not options.update:
-        problems += compare(options.table, rows, task, tools)
-    elif not problems:
-        update(options.table, rows, task, tools)
     summarize(rows, task, tools)
+    if problems:
+        print(f'{options.table.name} was left alone: first, what is below has to be mended.')
+    elif options.update:
+        update(options.table, rows, task, tools)
+    else:
+        problems = compare(options.table, rows, task, tools)
     if problems:
         raise SystemExit('\n'.join(['', *(f'error: {problem}' for problem in problems)]))
 
@@ -138,6 +140,8 @@ def choose_task(options: argparse.Namespace, known: set[int]) -> Task:
     if not sources:
         raise SystemExit(f'error: there is no .cu file in {SOURCES}, so nothing was checked.')
     wanted = options.arch or ARCHITECTURES
+    if not known.intersection(wanted):
+        raise SystemExit(f'error: this nvcc knows none of {wanted}; it knows {sorted(known)}.')
     return Task(
         sources=sources,
         architectures=[sm for sm in wanted if sm in known],
@@ -217,17 +221,19 @@ def compile_all(task: Task, tools: Tools) -> list[Result]:
 
 def compile_one(source: Path, sm: int, with_host: bool, tools: Tools, folder: Path) -> Result:
     began = time.monotonic()
-    cubin = folder / f'{source.stem}.{sm}' / f'{source.stem}.cubin'
-    cubin.parent.mkdir()
-    # nvcc keeps the cubin beside the object, with other files.
-    kind = ['-c', '--keep', '--keep-dir', cubin.parent] if with_host else ['-cubin']
-    target = cubin.with_suffix('.o') if with_host else cubin
+    own = folder / f'{source.stem}.{sm}'
+    own.mkdir()
+    # The host's part makes an object; nvcc is to keep the cubin that it puts into it.
+    kind = ['-c', '-o', own / 'object.o', '--keep', '--keep-dir', own]
+    if not with_host:
+        kind = ['-cubin', '-o', own / 'only.cubin']
     architecture = f'-gencode=arch=compute_{sm},code=sm_{sm}'
-    status, output = run([tools.nvcc, *flags(), architecture, *kind, '-o', target, source])
+    status, output = run([tools.nvcc, *flags(), architecture, *kind, source])
     result = Result([], messages(output))
     if status:
         result.problems = result.problems or [f'nvcc ended with status {status}']
     else:
+        (cubin,) = own.glob('*.cubin')
         inspect_cubin(cubin, source, sm, parse_ptxas(output), tools, result)
     seconds, host = time.monotonic() - began, ', host part too' if with_host else ''
     place = f'{source.name}, sm_{sm}'
