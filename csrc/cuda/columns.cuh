@@ -25,7 +25,7 @@ struct Columns {
 };
 
 template <typename T, int N, Look look>
-__global__ void __launch_bounds__(kThreads) columns(const Columns<T> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor) columns(const Columns<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
   const int64_t channel_blocks = call.channels.count();

@@ -32,7 +32,8 @@ struct PlaneSums {
 constexpr int kPlanes = 8;
 
 template <typename T, bool transposed>
-__global__ void __launch_bounds__(kThreads) plane_sums(const PlaneSums<T> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
+    plane_sums(const PlaneSums<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
   const int64_t channel_blocks = call.channels.count();

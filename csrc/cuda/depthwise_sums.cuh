@@ -30,7 +30,8 @@ struct DepthwiseSums {
 constexpr int kPixels = 4;
 
 template <typename T, int N, Look look, bool transposed>
-__global__ void __launch_bounds__(kThreads) depthwise_sums(const DepthwiseSums<T> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
+    depthwise_sums(const DepthwiseSums<T> call) {
   using A = at::opmath_type<T>;
   const int64_t channel_blocks = call.channels.count();
   const int64_t run_index = divide(blockIdx.x, channel_blocks);

@@ -28,7 +28,8 @@ struct InputGradient {
 
 // Taps that look at fixed pixels: what arrives at an input from all outputs that look at it.
 template <typename T, int N>
-__global__ void __launch_bounds__(kThreads) columns_input_gradient(const InputGradient<T> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
+    columns_input_gradient(const InputGradient<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
   const int64_t channel_blocks = call.channels.count();
@@ -74,7 +75,8 @@ __global__ void __launch_bounds__(kThreads) columns_input_gradient(const InputGr
 
 // Each tap adds to the four pixels around it.
 template <typename T, int N, Look look, bool dense>
-__global__ void __launch_bounds__(kThreads) scatter_input_gradient(const InputGradient<T> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
+    scatter_input_gradient(const InputGradient<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
   const int64_t channel_blocks = call.channels.count();
@@ -174,7 +176,8 @@ struct ImageTap {
 };
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads) key_look_ups(const LookUps call, int64_t entries) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
+    key_look_ups(const LookUps call, int64_t entries) {
   const int64_t entry = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (entry >= entries) return;
   const int taps = call.tapping.shape.taps();
@@ -190,7 +193,7 @@ __global__ void __launch_bounds__(kThreads) key_look_ups(const LookUps call, int
 
 // What arrives at an input from the look-ups that read it, in the order they were sorted in.
 template <typename T, int N, Look look, bool dense>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     sorted_input_gradient(const InputGradient<T> call, const LookUps look_ups) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;

@@ -44,7 +44,7 @@ struct Samples {
 
 // One thread for each number of `kernels`.
 template <typename A>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     sample(const Samples<A> call, A* kernels, int64_t numbers) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= numbers) return;
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // One thread for each number of the weight's gradient: all kernels that its cell is part of.
 template <typename A>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     sample_weight_gradient(const Samples<A> call, const A* kernels, A* weight) {
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= call.rows * call.cells()) return;
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // One block for each look-up: the rows of its offset group, always in the same order.
 template <typename A>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     sample_offset_gradient(const Samples<A> call, const A* kernels, A* offset) {
   const int64_t block = divide(blockIdx.x, call.taps());
   const int tap = static_cast<int>(blockIdx.x - block * call.taps());

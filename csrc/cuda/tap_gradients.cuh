@@ -77,7 +77,8 @@ class BlockSums {
 };
 
 template <typename T, int N, Look look, bool dense>
-__global__ void __launch_bounds__(kThreads) tap_gradients(const TapGradients<T> call) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
+    tap_gradients(const TapGradients<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
   const int64_t channel_blocks = call.channels.count();
