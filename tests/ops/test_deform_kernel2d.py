@@ -27,9 +27,9 @@ def run(operator, case, tensors, dtype):
     return output.detach(), dict(zip(leaves, gradients, strict=True))
 
 
-def check(case, tensors, tolerance):
+def check(case, tensors, tolerance, operator=deform_kernel2d):
     dtype = tensors['input'].dtype
-    output, gradients = run(deform_kernel2d, case, tensors, dtype)
+    output, gradients = run(operator, case, tensors, dtype)
     exact = {name: tensor.double() for name, tensor in tensors.items()}
     expected, expected_gradients = run(reference.deform_kernel2d, case, exact, dtype)
     torch.testing.assert_close(output.double(), expected, **tolerance)
