@@ -1,11 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
+CUDA := .venv-cuda/bin
 # CUDA sources are formatted like the rest.
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-quick test-oldest sanitize bench lint format clean clean-build python lint-tools
+.PHONY: help env demo test test-quick test-oldest sanitize cuda-check cuda-build bench lint format \
+  clean clean-build python lint-tools
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
@@ -14,6 +16,8 @@ help:
 	@echo 'make test-quick   env; then the tests that neither compile nor train'
 	@echo 'make test-oldest  operator and layer tests on the oldest PyTorch, in .venv-oldest (5 GB)'
 	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 10 minutes)'
+	@echo 'make cuda-check   compile the CUDA kernels and check registers and instructions; needs nvcc, no GPU'
+	@echo 'make cuda-build   the whole extension with CUDA, in .venv-cuda (6 GB), and its CPU tests; needs nvcc'
 	@echo 'make bench        env; then all benchmarks and their tables (about 25 minutes on an idle machine)'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
@@ -25,6 +29,8 @@ help:
 	@echo 'PIP_ARGS="--proxy ..."  more arguments for every pip install'
 	@echo 'MAX_JOBS=2, CXX=g++-12  compilers at a time; the compiler'
 	@echo 'PYTEST_ARGS="-k layer"  more arguments for pytest'
+	@echo 'CUDA_CHECK_ARGS=...     more arguments for tools/cuda_check.py, as --update'
+	@echo 'CUDA_HOME, TORCH_CUDA_ARCH_LIST=8.0   the CUDA toolkit; what cuda-build compiles for'
 
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 6))' || { \
@@ -44,19 +50,40 @@ test-quick: env
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 # A compiler may take 2 GB here: not as many as there are cores.
-test-oldest sanitize: export MAX_JOBS ?= 2
+test-oldest sanitize cuda-check cuda-build: export MAX_JOBS ?= 2
 
 # A package built beside its source, as here in build/, is found by pytest before the one in mmdk/.
+# No GPU is visible, since the CUDA toolkit that is here need not be one for so old a PyTorch.
 test-oldest: python
 	$(PYTHON) -m venv .venv-oldest
 	$(OLDEST)/python -m pip install -q $(PIP_ARGS) -r requirements/oldest.txt
-	PATH="$(CURDIR)/$(OLDEST):$$PATH" $(OLDEST)/python setup.py -q build \
+	PATH="$(CURDIR)/$(OLDEST):$$PATH" CUDA_VISIBLE_DEVICES= $(OLDEST)/python setup.py -q build \
 	  --build-base build/oldest --build-lib build/oldest
 	$(OLDEST)/python -m pytest -o 'pythonpath=build/oldest .' -m 'not slow' \
 	  tests/ops tests/layers --ignore tests/ops/test_peers.py $(PYTEST_ARGS)
 
 sanitize: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py -- $(PYTEST_ARGS)
+
+cuda-check: python
+	@$(PYTHON) tools/setup_env.py cuda-check
+	$(BIN)/python tools/cuda_check.py $(CUDA_CHECK_ARGS)
+
+# One architecture: that it compiles for the others, cuda-check sees.
+cuda-build: export TORCH_CUDA_ARCH_LIST ?= 8.0
+# A nvcc in PATH may be a wrapper, from which PyTorch cannot tell where the headers are.
+cuda-build: export CUDA_HOME ?= /usr/local/cuda
+
+cuda-build: python
+	$(PYTHON) -m venv .venv-cuda
+	$(CUDA)/python -m pip install -q $(PIP_ARGS) -r requirements/cuda.txt
+	PATH="$(CURDIR)/$(CUDA):$$PATH" FORCE_CUDA=1 $(CUDA)/python setup.py -q build \
+	  --build-base build/cuda --build-lib build/cuda
+	cd build/cuda && $(CURDIR)/$(CUDA)/python -c "import torch, mmdk, sys; \
+	  found = torch._C._dispatch_has_kernel_for_dispatch_key('mmdk::deform_kernel2d', 'CUDA'); \
+	  sys.exit(None if found else 'error: the extension has no operators for CUDA')"
+	$(CUDA)/python -m pytest -o 'pythonpath=build/cuda .' -m 'not slow' \
+	  tests/ops tests/layers --ignore tests/ops/test_peers.py $(PYTEST_ARGS)
 
 BENCHMARKS := operators variants memory scaling layers models
 
@@ -84,4 +111,4 @@ clean-build:
 	find . -path './.venv*' -prune -o -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 clean: clean-build
-	rm -rf .venv .venv-oldest
+	rm -rf .venv .venv-oldest .venv-cuda

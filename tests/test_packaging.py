@@ -1,5 +1,6 @@
 """What is built from the source tree, and what happens where it cannot be built."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -9,8 +10,10 @@ import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 HOOK = 'import sys; from setuptools import build_meta as b; getattr(b, sys.argv[1])(sys.argv[2])'
@@ -249,3 +252,118 @@ def test_source_without_operators_fails_the_build(quick_tree, tmp_path):
     result = build('build_wheel', quick_tree, tmp_path)
     assert result.returncode != 0
     assert 'no C++ source' in result.stdout
+
+
+# for CUDA or for the CPU alone
+
+
+@pytest.fixture
+def recipe(tree, monkeypatch):
+    """setup.py as a module, in a tree with a kernel, where the environment says nothing of CUDA."""
+    monkeypatch.chdir(tree)
+    for name in ('FORCE_CUDA', 'TORCH_CUDA_ARCH_LIST'):
+        # Set first, so that what setup.py itself sets is undone as well.
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    (tree / 'csrc' / 'cuda' / 'kernel.cu').write_text('')
+    (tree / 'csrc' / 'cuda' / 'register.cpp').write_text('')
+    spec = importlib.util.spec_from_file_location('mmdk_setup', tree / 'setup.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build_tools(cuda_home, cuda='13.0', gpu=False):
+    """As much of torch.utils.cpp_extension as a choice takes."""
+    return SimpleNamespace(
+        torch=SimpleNamespace(
+            __version__='9.8.7',
+            version=SimpleNamespace(cuda=cuda),
+            cuda=SimpleNamespace(is_available=lambda: gpu),
+        ),
+        CUDA_HOME=cuda_home and str(cuda_home),
+        include_paths=lambda: ['/research/torch/include'],
+        CppExtension=lambda *args, **options: ('CPU', *args, options),
+        CUDAExtension=lambda *args, **options: ('CUDA', *args, options),
+    )
+
+
+@pytest.fixture
+def toolkit(tmp_path):
+    """A CUDA toolkit whose nvcc knows one architecture and nothing else."""
+    nvcc = tmp_path / 'toolkit' / 'bin' / 'nvcc'
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text('#!/bin/sh\necho compute_90\n')
+    nvcc.chmod(0o755)
+    return nvcc.parent.parent
+
+
+def test_torch_without_cuda_gives_operators_for_the_cpu_alone(recipe, toolkit, capsys):
+    kind, _, sources, _ = recipe.operators(build_tools(toolkit, cuda=None))
+    assert kind == 'CPU'
+    assert 'csrc/library.cpp' in sources
+    assert not [path for path in sources if 'cuda' in path]
+    assert 'PyTorch 9.8.7 is not built for CUDA' in capsys.readouterr().out
+
+
+def test_no_gpu_gives_operators_for_the_cpu_alone_and_says_how_to_force(recipe, toolkit, capsys):
+    assert recipe.operators(build_tools(toolkit))[0] == 'CPU'
+    assert 'FORCE_CUDA=1' in capsys.readouterr().out
+
+
+def test_gpu_without_toolkit_gives_operators_for_the_cpu_alone(recipe, tmp_path, capsys):
+    assert recipe.operators(build_tools(None, gpu=True))[0] == 'CPU'
+    assert 'no nvcc in PATH' in capsys.readouterr().out
+    assert recipe.operators(build_tools(tmp_path, gpu=True))[0] == 'CPU'
+    assert f'no nvcc in {tmp_path}' in capsys.readouterr().out
+
+
+def test_gpu_and_toolkit_give_operators_for_it(recipe, toolkit):
+    kind, _, sources, options = recipe.operators(build_tools(toolkit, gpu=True))
+    assert kind == 'CUDA'
+    assert {'csrc/cuda/kernel.cu', 'csrc/cuda/register.cpp', 'csrc/library.cpp'} <= set(sources)
+    # PyTorch looks at the GPU itself.
+    assert 'TORCH_CUDA_ARCH_LIST' not in os.environ
+    # What is not meant for nvcc, and what PyTorch would take for a choice of architectures.
+    assert not [flag for flag in options['extra_compile_args']['nvcc'] if '-W' in flag]
+    assert not [flag for flag in options['extra_compile_args']['nvcc'] if 'arch' in flag]
+    assert '-Wextra' in options['extra_compile_args']['cxx']
+
+
+@pytest.mark.parametrize(
+    'known, expected',
+    [('', '7.5;8.0;8.6;9.0+PTX'), ('compute_100', '7.5;8.0;8.6;9.0+PTX;10.0')],
+    ids=['older_toolkit', 'newer_toolkit'],
+)
+def test_forced_without_a_gpu_is_for_all_that_the_toolkit_knows(
+    recipe, toolkit, monkeypatch, known, expected
+):
+    (toolkit / 'bin' / 'nvcc').write_text(f'#!/bin/sh\necho compute_90 {known}\n')
+    monkeypatch.setenv('FORCE_CUDA', '1')
+    assert recipe.operators(build_tools(toolkit))[0] == 'CUDA'
+    assert os.environ['TORCH_CUDA_ARCH_LIST'] == expected
+
+
+def test_architectures_that_were_chosen_stay(recipe, toolkit, monkeypatch):
+    monkeypatch.setenv('FORCE_CUDA', '1')
+    monkeypatch.setenv('TORCH_CUDA_ARCH_LIST', '8.9')
+    assert recipe.operators(build_tools(toolkit))[0] == 'CUDA'
+    assert os.environ['TORCH_CUDA_ARCH_LIST'] == '8.9'
+
+
+def test_forced_without_what_it_takes_is_an_error_that_names_it(recipe, toolkit, monkeypatch):
+    monkeypatch.setenv('FORCE_CUDA', '1')
+    with pytest.raises(SystemExit, match=r'FORCE_CUDA=1, but .*9\.8\.7 is not built for CUDA'):
+        recipe.operators(build_tools(toolkit, cuda=None))
+    with pytest.raises(SystemExit, match=r'FORCE_CUDA=1, but .*no nvcc.*CUDA toolkit 13\.0'):
+        recipe.operators(build_tools(None))
+
+
+def test_forced_build_with_a_torch_for_the_cpu_fails_and_says_why(quick_tree, tmp_path):
+    if torch.version.cuda:
+        pytest.skip('this PyTorch is built for CUDA')
+    result = build('build_wheel', quick_tree, tmp_path, FORCE_CUDA=1)
+    assert result.returncode != 0
+    assert 'FORCE_CUDA=1, but the installed PyTorch' in result.stdout
+    assert 'Traceback' not in result.stdout
+    assert not list(tmp_path.glob('*.whl'))

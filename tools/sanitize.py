@@ -93,7 +93,7 @@ def build(sanitizer: Sanitizer, folder: Path) -> None:
     spec = importlib.util.spec_from_file_location('mmdk_setup', ROOT / 'setup.py')
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    extension = recipe.operators(cpp_extension)
+    extension = recipe.cpu_operators(cpp_extension)  # GCC's sanitizers see no GPU
     extension.sources.append((HERE / 'planted.cpp').relative_to(ROOT).as_posix())
     extension.extra_compile_args += ['-O1', '-g', '-fno-omit-frame-pointer', *sanitizer.flags]
     extension.extra_link_args += sanitizer.flags[:1]

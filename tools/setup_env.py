@@ -1,7 +1,8 @@
 """Set up .venv with PyTorch, MMDetection and mmdk; `make env` runs this.
 
 It may be interrupted and run again: a step is skipped when its result is there and works.
-With the argument `lint` it sets up the formatters alone.
+With the argument `lint` it sets up the formatters alone, with `cuda-check` what checks the CUDA
+kernels: PyTorch and a disassembler.
 
 Environment variables: TORCH (the PyTorch to install), PIP_ARGS (more arguments for pip install),
 MAX_JOBS (compilers at a time), CXX (the compiler).
@@ -85,6 +86,8 @@ def main(arguments):
     try:
         if arguments == ['lint']:
             run_steps(lint_steps())
+        elif arguments == ['cuda-check']:
+            run_steps(cuda_check_steps())
         elif is_complete():
             print(f'Everything is there: {versions()}')
         else:
@@ -136,24 +139,24 @@ def lint_steps():
     ]
 
 
+def cuda_check_steps():
+    return [
+        *first_steps(),
+        *torch_steps(),
+        Step(
+            'nvdisasm',
+            'some seconds',
+            lambda: problem(read('cuda-check')),
+            lambda: pip('cuda-check', 'install', *read('cuda-check')),
+            CURE_PIP,
+        ),
+    ]
+
+
 def all_steps():
     return [
         *first_steps(),
-        Step('a C++ compiler', '', check_compiler, None, ''),
-        Step(
-            'build tools',
-            'some seconds',
-            lambda: problem(read('build'), 'import pkg_resources'),
-            lambda: pip('build', 'install', *read('build')),
-            CURE_PIP,
-        ),
-        Step(
-            torch(),
-            'some minutes: a download of 0.2 GB (CPU) to 3 GB (CUDA)',
-            lambda: problem([torch(), 'numpy'], TRY_TORCH),
-            lambda: pip('torch', 'install', torch(), 'numpy'),
-            f'Is there such a release for Python {python_version()}? {CURE_PIP}',
-        ),
+        *torch_steps(),
         Step(
             'mmengine, and mmcv with its operators',
             'about 14 minutes on 2 cores: no ready-made mmcv for the CPU exists, so its C++ '
@@ -183,6 +186,26 @@ def first_steps():
     return [
         Step(f'Python {python_version()}', '', check_interpreter, None, ''),
         Step('.venv', 'some seconds', venv_problem, make_venv, 'Remove it: make clean.'),
+    ]
+
+
+def torch_steps():
+    return [
+        Step('a C++ compiler', '', check_compiler, None, ''),
+        Step(
+            'build tools',
+            'some seconds',
+            lambda: problem(read('build'), 'import pkg_resources'),
+            lambda: pip('build', 'install', *read('build')),
+            CURE_PIP,
+        ),
+        Step(
+            torch(),
+            'some minutes: a download of 0.2 GB (CPU) to 3 GB (CUDA)',
+            lambda: problem([torch(), 'numpy'], TRY_TORCH),
+            lambda: pip('torch', 'install', torch(), 'numpy'),
+            f'Is there such a release for Python {python_version()}? {CURE_PIP}',
+        ),
     ]
 
 
