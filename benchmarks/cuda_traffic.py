@@ -1,4 +1,4 @@
-"""What the CUDA kernels ask memory for, counted by the emulator: without a GPU, and nothing is timed.
+"""What the CUDA kernels ask memory for, counted by the emulator; no GPU is needed, nothing timed.
 
 DRAM sectors are what reads and writes of 32 bytes go beyond an L2 cache of 4 MiB, blocks taken in
 the order they are issued in; least is each number of the kernel's tensors once. Loads are a
