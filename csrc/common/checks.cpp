@@ -211,6 +211,8 @@ void check_sample_kernel(const at::Tensor& weight, const at::Tensor& kernel_offs
                     "weight must be (C_out, C_in/groups, S_h, S_w), got shape ",
                     weight.sym_sizes());
   check_floating(op, "weight", weight);
+  TORCH_CHECK_VALUE(weight.sym_size(0) > 0 && weight.sym_size(1) > 0, op, "weight has shape ",
+                    weight.sym_sizes(), ", expected at least one output and one input channel");
   TORCH_CHECK_VALUE(weight.sym_size(2) >= kernel_size[0] && weight.sym_size(3) >= kernel_size[1],
                     op, "the scope of weight, (", weight.sym_size(2), ", ", weight.sym_size(3),
                     "), is smaller than kernel_size ", kernel_size, "; enlarge the scope");

@@ -114,17 +114,18 @@ class Convolution {
       : a_(a),
         images_(call.weights_per_image() ? call.geometry.batch : 1),
         groups_(images_ * call.geometry.groups),
-        kernels_(call.weight.to(a.input.scalar_type()).flatten(0, 1)),
-        channels_last_(a.input.suggest_memory_format()) {}
+        kernels_(call.weight.to(a.input.scalar_type()).flatten(0, 1)) {}
 
-  at::Tensor forward(const at::Tensor& output) const {
-    const bool own = images_ > 1;
-    const at::Tensor result =
-        at::convolution(together(a_.input), kernels_, own ? OptionalTensor() : a_.bias, a_.stride,
-                        a_.padding, a_.dilation, false, {0, 0}, groups_);
-    output.copy_(result.view_as(output.contiguous()).contiguous(channels_last_));
-    if (own && a_.bias.has_value()) output.add_(a_.bias->view({-1, 1, 1}));
-    return output;
+  at::Tensor forward(const Geometry<int64_t>& g) const {
+    const bool shared = images_ == 1;
+    at::Tensor result =
+        at::convolution(together(a_.input), kernels_, shared ? a_.bias : OptionalTensor(),
+                        a_.stride, a_.padding, a_.dilation, false, {0, 0}, groups_);
+    if (!shared) {
+      result = result.reshape({g.batch, g.out_channels, g.out_height, g.out_width});
+      if (a_.bias.has_value()) result = result + a_.bias->view({-1, 1, 1});
+    }
+    return result.contiguous(a_.input.suggest_memory_format());
   }
 
   // Of the input and the kernels.
@@ -148,7 +149,6 @@ class Convolution {
   const Arguments& a_;
   int64_t images_, groups_;
   at::Tensor kernels_;
-  at::MemoryFormat channels_last_;
 };
 
 // In the dtype of the argument and, for activations, its memory format; an empty batch's are zero.
@@ -175,11 +175,13 @@ at::Tensor forward(const at::Tensor& input, const at::Tensor& weight,
                     bias,  kernel_size, stride,        padding,      dilation};
   const Geometry<int64_t> g = check_arguments<int64_t>(a);
   const c10::cuda::CUDAGuard guard(input.device());
-  const at::Tensor output =
-      at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, options_like(input));
-  if (g.batch == 0) return output;
+  const auto make_output = [&] {
+    return at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, options_like(input));
+  };
+  if (g.batch == 0) return make_output();
   const PreparedCall prepared(a, g);
-  if (prepared.is_convolution()) return Convolution(prepared.call(), a).forward(output);
+  if (prepared.is_convolution()) return Convolution(prepared.call(), a).forward(g);
+  const at::Tensor output = make_output();
   if (g.depthwise()) {
     depthwise_forward(prepared.call(), output);
   } else {

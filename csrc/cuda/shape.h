@@ -49,7 +49,8 @@ struct View {
       : data(static_cast<T*>(tensor.data_ptr())),
         image(tensor.stride(0)),
         channel(tensor.stride(1)),
-        pixel(tensor.stride(3)) {}
+        // A dimension of size one may have any stride.
+        pixel(tensor.size(3) > 1 ? tensor.stride(3) : tensor.stride(2)) {}
 };
 
 enum class Storage : int { kAbsent, kAccumulation, kHalf, kBFloat16 };

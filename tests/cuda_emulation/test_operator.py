@@ -29,6 +29,11 @@ WIDE = [
     depthwise('wide_8', 8, bias=True),
     depthwise('wide_32_dcn', 32, image_offset_groups=1, mask_groups=1, size=(5, 6)),
     depthwise('wide_136', 136, batch=1, size=(3, 5)),
+    # For half types, warps of channels on tensor cores: one, several, and more taps.
+    depthwise('mma_32', 32, size=(5, 7), bias=True),
+    depthwise('mma_128', 128, batch=1, size=(4, 5), stride=(2, 1), kernel_offset_groups=2),
+    depthwise('mma_kernel_2x3', 160, batch=1, size=(3, 4), kernel=(2, 3), scope=(3, 5)),
+    depthwise('mma_1x1', 64, size=(3, 3), kernel=(1, 1), scope=(2, 2), padding=(0, 0)),
     depthwise('wide_offset_groups', 64, kernel_offset_groups=4, size=(4, 5)),
     depthwise('wide_rigid_dcn', 16, kernel_offset_groups=0, scope=(3, 3), image_offset_groups=2),
     depthwise('wide_strided', 24, size=(9, 8), stride=(2, 3), dilation=(2, 1), padding=(2, 0)),
@@ -121,6 +126,21 @@ def test_layouts(case, layout):
         output = deform_kernel2d(**tensors, **case.geometry)
     expected = torch.channels_last if layout == 'channels_last' else torch.contiguous_format
     assert output.is_contiguous(memory_format=expected)
+
+
+def test_offsets_in_a_column_of_any_stride():
+    """The stride of a dimension of size one means nothing."""
+    case = Case('column', size=(7, 1), image_offset_groups=1, mask_groups=1)
+
+    def in_a_column(tensor):
+        return tensor.transpose(2, 3).contiguous().transpose(2, 3)
+
+    with emulated():
+        tensors = guarded(case.tensors())
+        for name in ('kernel_offset', 'image_offset', 'mask'):
+            tensors[name] = in_a_column(tensors[name])
+            assert tensors[name].stride(3) == 7
+        check(case, tensors, EXACT, deform_kernel2d)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16], ids=str)

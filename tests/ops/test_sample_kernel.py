@@ -47,6 +47,7 @@ def test_one_kernel_per_image_is_what_the_global_form_convolves_with():
     'changed, message',
     [
         ({'weight': torch.zeros(1, 1, 4)}, r'weight must be .* got shape \[1, 1, 4\]'),
+        ({'weight': torch.zeros(1, 0, 4, 4)}, 'weight has shape .* at least one output and one'),
         ({'weight': torch.zeros(1, 1, 2, 4)}, r'the scope of weight, \(2, 4\), is smaller'),
         ({'weight': torch.zeros(1, 1, 4, 4).int()}, 'weight has dtype Int, .* torch.float32'),
         ({'weight': torch.zeros(1, 1, 4, 4).to(torch.float8_e5m2)}, 'weight has dtype Float8'),
