@@ -4,7 +4,9 @@
 #include <ATen/ATen.h>
 #include <ATen/OpMathType.h>
 
+#include <algorithm>
 #include <initializer_list>
+#include <type_traits>
 
 #include "common/geometry.h"
 #include "cuda/channels.cuh"
@@ -17,14 +19,13 @@ struct Call {
   Geometry<int64_t> geometry;
   Look look;
   at::Tensor input;  // contiguous or channels_last
-  // (1 or N, C_out, C_in/groups, S_h, S_w) in accumulation precision; kernels where the scope is
-  // not looked up, and kernels that kernel_offset is absent for where it need not have been.
+  // (1 or N, C_out, C_in/groups, S_h, S_w) in accumulation precision. Where kernel_offset is
+  // absent, these are kernels; Look::kScope then finds each tap at a whole cell.
   at::Tensor weight;
   at::Tensor kernel_offset, image_offset, mask;
   at::Tensor bias;  // in accumulation precision
 
   bool weights_per_image() const { return weight.size(0) > 1; }
-  int64_t step_of_weights() const { return weights_per_image() ? weight[0].numel() : 0; }
   Tapping tapping() const {
     return {Shape(geometry), Offsets(kernel_offset), Offsets(image_offset), Offsets(mask)};
   }
@@ -53,7 +54,25 @@ inline Source source_of(const PixelGrid& grid, int64_t pixel) {
   return {grid, grid.pixels * pixel, pixel};
 }
 
-// Whether vectors of N channels lie at multiples of their size.
+// From one image's weights to the next's, or 0 where all share one.
+inline int64_t step_of_images(const at::Tensor& weights) {
+  return weights.size(0) > 1 ? weights.stride(0) : 0;
+}
+
+// Calls f with `look` as a constant of the compiler's.
+template <typename F>
+void with_look(Look look, const F& f) {
+  if (look == Look::kScope) {
+    f(std::integral_constant<Look, Look::kScope>());
+  } else if (look == Look::kScopeAndImage) {
+    f(std::integral_constant<Look, Look::kScopeAndImage>());
+  } else {
+    f(std::integral_constant<Look, Look::kImage>());
+  }
+}
+
+// Whether vectors of N channels of these tensors lie at multiples of their size. What is made for a
+// call, weights among it, always does.
 template <typename T, int N>
 bool vectors_fit(const Geometry<int64_t>& g, std::initializer_list<const at::Tensor*> tensors) {
   if (g.in_channels % (g.kernel_offset_groups * N) != 0 ||
@@ -88,6 +107,11 @@ inline void check_scope_fits(const Geometry<int64_t>& g, const Device& device, i
                     "CPU");
 }
 
+// What a block may take that needs `least`: no more than other blocks leave room for, if possible.
+inline int64_t usual_bytes(int64_t least, const Device& device) {
+  return least <= kSharedBytesOfAnyDevice ? kSharedBytesOfAnyDevice : device.shared_bytes;
+}
+
 // As many channels for a block, then as many planned taps as its shared memory has room for.
 // `bytes_of` says what a block of such threads needs; tiles have `pixels` for each row of threads,
 // and at least `least`, while all taps fit.
@@ -100,18 +124,18 @@ Launch plan_launch(const Geometry<int64_t>& g, const Device& device, int vector,
     const Threads block = channels.threads();
     const SharedBytes bytes = bytes_of(block);
     int tile = std::max(block.rows * pixels, least);
-    const auto taps_that_fit = [&](int64_t budget) -> int64_t {
-      if (bytes.per_entry == 0) return bytes.fixed <= budget ? taps : 0;
-      return (budget - bytes.fixed) / (bytes.per_entry * tile);
+    const int64_t room = usual_bytes(bytes.fixed + bytes.per_entry * block.rows, device);
+    const auto taps_that_fit = [&]() -> int64_t {
+      if (bytes.per_entry == 0) return bytes.fixed <= room ? taps : 0;
+      return (room - bytes.fixed) / (bytes.per_entry * tile);
     };
-    while (tile > block.rows && taps_that_fit(device.shared_bytes) < taps) {
+    // What kernels rely on: all taps, or one pixel for each row of threads.
+    while (tile > block.rows && taps_that_fit() < taps) {
       tile = std::max(tile / 2 / block.rows, 1) * block.rows;
     }
-    const int64_t most = taps_that_fit(device.shared_bytes);
-    if (most >= 1) {
-      const int64_t few = std::max<int64_t>(taps_that_fit(kSharedBytesOfAnyDevice), 1);
-      // A whole plan is worth a block of more than the usual size; parts of one are not.
-      const int capacity = static_cast<int>(most >= taps ? taps : std::min<int64_t>(few, most));
+    if (taps_that_fit() >= 1) {
+      const int capacity = static_cast<int>(std::min<int64_t>(taps_that_fit(), taps));
+      TORCH_INTERNAL_ASSERT(tile % block.rows == 0 && block.rows * block.lanes >= kWarp);
       return {channels, tile, capacity, bytes.fixed + bytes.per_entry * tile * capacity};
     }
     if (threads > kWarp) {

@@ -28,10 +28,9 @@ template <typename T, int N, Look look>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor) columns(const Columns<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
-  const int64_t channel_blocks = call.channels.count();
-  const int64_t run_index = divide(blockIdx.x, channel_blocks);
-  const Run run = call.runs.at(run_index);
-  const Channels channels = call.channels.at(blockIdx.x - run_index * channel_blocks);
+  const Block block = Block::at(blockIdx.x, call.runs, call.channels);
+  const Run& run = block.run;
+  const Channels& channels = block.channels;
   const int lanes = blockDim.x, rows = blockDim.y, tile = call.runs.tile(), taps = shape.taps();
   const int width = shape.bordered_width(), cells = in_scope(look) ? shape.bordered_cells() : 0;
   const int channel = threadIdx.x * N;

@@ -2,11 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/OpMathType.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <algorithm>
 #include <limits>
-#include <optional>
+#include <vector>
 
 #include "common/results.h"
 #include "cuda/dense.h"
@@ -131,10 +132,11 @@ class Convolution {
   // Of the input and the kernels.
   CallGradients backward(const at::Tensor& grad_output, const Wanted& wanted,
                          const Call& call) const {
+    CallGradients to;
+    if (!wanted.input && !wanted.weight) return to;
     const auto [input, kernels, bias] = at::convolution_backward(
         together(grad_output), together(a_.input), kernels_, c10::nullopt, a_.stride, a_.padding,
         a_.dilation, false, {0, 0}, groups_, {wanted.input, wanted.weight, false});
-    CallGradients to;
     if (wanted.input) to.input = input.reshape(a_.input.sizes());
     if (wanted.weight) to.weight = kernels.view(call.weight.sizes());
     return to;
@@ -151,11 +153,11 @@ class Convolution {
   at::Tensor kernels_;
 };
 
-// In the dtype of the argument and, for activations, its memory format; an empty batch's are zero.
+// In the dtype of the argument and contiguous, as shape inference says; an empty batch's are zero.
 at::Tensor finish_gradient(const at::Tensor& computed, bool wanted, const OptionalTensor& argument,
                            const at::Tensor& input) {
   if (!wanted || !argument.has_value()) return or_empty({}, input);
-  if (computed.defined()) return computed.to(argument->scalar_type());
+  if (computed.defined()) return computed.to(argument->scalar_type()).contiguous();
   return at::zeros(argument->sizes(), argument->options());
 }
 
@@ -175,6 +177,9 @@ at::Tensor forward(const at::Tensor& input, const at::Tensor& weight,
                     bias,  kernel_size, stride,        padding,      dilation};
   const Geometry<int64_t> g = check_arguments<int64_t>(a);
   const c10::cuda::CUDAGuard guard(input.device());
+  // What autocast wanted of the arguments has been done; products here keep their dtype.
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(
+      c10::DispatchKeySet(c10::DispatchKey::AutocastCUDA));
   const auto make_output = [&] {
     return at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, options_like(input));
   };
@@ -201,6 +206,9 @@ operators::Six backward(const at::Tensor& grad_output, const at::Tensor& input,
   const Geometry<int64_t> g = check_arguments<int64_t>(a);
   check_grad_output(grad_output, a, g);
   const c10::cuda::CUDAGuard guard(input.device());
+  // What autocast wanted of the arguments has been done; products here keep their dtype.
+  const c10::impl::ExcludeDispatchKeyGuard no_autocast(
+      c10::DispatchKeySet(c10::DispatchKey::AutocastCUDA));
   CallGradients to;
   at::Tensor grad_bias;
   if (g.batch > 0) {

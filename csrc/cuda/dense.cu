@@ -1,6 +1,7 @@
 #include "cuda/dense.h"
 
 #include <optional>
+#include <vector>
 
 #include "cuda/columns.cuh"
 #include "cuda/input_gradient_pass.cuh"
@@ -9,9 +10,8 @@
 namespace mmdk::cuda {
 namespace {
 
-// For the columns of a tile of outputs: few enough to stay in the cache of a large GPU, enough for
-// matrix products to run at full speed.
-constexpr int64_t kColumnsBytes = 32 << 20;
+// Of a tile of outputs whose columns would fill more than the cache: matrix products need some
+// rows.
 constexpr int64_t kLeastPixels = 64;
 
 // Matrices of a call: weights as (images or 1, groups, cells * C_in/groups, C_out/groups), and
@@ -30,12 +30,12 @@ class Matrices {
                      .flatten(2, 3)
                      .contiguous()) {}
 
-  // Calls f(grid) for each tile of outputs.
+  // Calls f(grid) for each tile of outputs; the columns of one stay in the cache.
   template <typename F>
   void for_each_tile(const F& f) const {
     const PixelGrid all = call_.outputs();
     const int64_t pixel_bytes = groups_ * rows_ * static_cast<int64_t>(call_.input.element_size());
-    const int64_t pixels = std::max(kColumnsBytes / pixel_bytes, kLeastPixels);
+    const int64_t pixels = std::max(Device::current().cache_bytes / pixel_bytes, kLeastPixels);
     const int64_t images = std::max<int64_t>(pixels / all.pixels, 1);
     const int64_t step = std::min(pixels, all.pixels);
     for (int64_t image = 0; image < all.images; image += images) {
@@ -48,11 +48,9 @@ class Matrices {
 
   // (groups, images of the tile, pixels, cells * C_in/groups), images and groups exchanged where
   // images have weights of their own: matrices that share weights follow upon each other.
-  at::Tensor make_columns(const PixelGrid& tile) const {
-    const auto options = call_.input.options().memory_format(at::MemoryFormat::Contiguous);
-    return call_.weights_per_image()
-               ? at::empty({tile.images, groups_, tile.pixels, rows_}, options)
-               : at::empty({groups_, tile.images, tile.pixels, rows_}, options);
+  std::vector<int64_t> columns_sizes(const PixelGrid& tile) const {
+    if (call_.weights_per_image()) return {tile.images, groups_, tile.pixels, rows_};
+    return {groups_, tile.images, tile.pixels, rows_};
   }
 
   // How kernels find the columns of an output, and of a group.
@@ -75,8 +73,8 @@ class Matrices {
 
   // The tile's part of an output or its gradient, in the order of the columns.
   at::Tensor outputs(const at::Tensor& output, const PixelGrid& tile) const {
-    const at::Tensor part = output.flatten(2)
-                                .unflatten(1, {groups_, out_channels_})
+    // A view, not a copy: outputs are written through it.
+    const at::Tensor part = output.view({output.size(0), groups_, out_channels_, -1})
                                 .narrow(0, tile.first_image, tile.images)
                                 .narrow(3, tile.first_pixel, tile.pixels);
     return call_.weights_per_image() ? part.permute({0, 1, 3, 2}) : part.permute({1, 0, 3, 2});
@@ -136,14 +134,14 @@ void launch_columns(const Call& call, const Matrices& matrices, const at::Tensor
       matrices.source_of_columns(to, tile),
       g.group_channels,
       matrices.step_of_groups(to)};
-  launch(columns<T, N, look>, arguments.runs.count() * arguments.channels.count(),
+  launch(columns<T, N, look>, Block::count(arguments.runs, arguments.channels),
          launched.channels.threads().block(), launched.shared_bytes, arguments);
 }
 
 template <typename T>
 at::Tensor resample(const Call& call, const Matrices& matrices, const at::Tensor& input,
                     const PixelGrid& tile) {
-  const at::Tensor to = matrices.make_columns(tile);
+  const at::Tensor to = at::empty(matrices.columns_sizes(tile), call.input.options());
   with_look(call.look, [&](auto look) {
     if (columns_fit<T, kNarrow<T>>(call, {&input})) {
       launch_columns<T, kNarrow<T>, look.value>(call, matrices, input, to, tile);
@@ -174,6 +172,7 @@ CallGradients backward(const Call& call, const at::Tensor& grad_output, const Wa
   const Geometry<int64_t>& g = call.geometry;
   const Matrices matrices(call);
   const at::Tensor input = channels_innermost(call.input);
+  const at::Tensor grads = grad_output.contiguous(grad_output.suggest_memory_format());
   const bool wants_columns = wanted.input || wanted.taps();
   using InputPass = InputGradientPass<T, true>;
   std::optional<InputPass> input_pass;
@@ -186,10 +185,10 @@ CallGradients backward(const Call& call, const at::Tensor& grad_output, const Wa
   if (wanted.weight) grad_weight = matrices.zero_weight_gradient();
 
   matrices.for_each_tile([&](const PixelGrid& tile) {
-    const at::Tensor grad = matrices.batch(matrices.outputs(grad_output, tile).contiguous());
+    const at::Tensor grad = matrices.batch(matrices.outputs(grads, tile).contiguous());
     if (wants_columns) {
-      at::Tensor columns = matrices.make_columns(tile);
-      columns.copy_(at::bmm(grad, matrices.weights(tile).transpose(1, 2)).view(columns.sizes()));
+      const at::Tensor columns =
+          at::bmm(grad, matrices.weights(tile).transpose(1, 2)).view(matrices.columns_sizes(tile));
       const Gradients<T> gradients{static_cast<const T*>(columns.data_ptr()),
                                    matrices.source_of_columns(columns, tile),
                                    nullptr,

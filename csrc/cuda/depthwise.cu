@@ -24,7 +24,7 @@ void other_gradients(const Call& call, const at::Tensor& grad_output, const Want
                                source_of(call.outputs(), g.in_channels),
                                static_cast<const A*>(weights.data_ptr()),
                                static_cast<int>(weights.size(1)),
-                               call.weights_per_image() ? weights[0].numel() : 0,
+                               step_of_images(weights),
                                0,
                                0};
   if (wanted.input) {

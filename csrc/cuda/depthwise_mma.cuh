@@ -2,8 +2,8 @@
 // taps sample from the scope is a matrix product, (pixels, cells) times (cells, channels), with as
 // many cells as one instruction of the tensor cores takes.
 //
-// The bilinear weights are split into two numbers of the half type each, so that a tap's weight is
-// as good as one in float32.
+// The bilinear weights are split into two numbers of the half type each, so that little of them is
+// lost: about 2^-17 of a weight in bfloat16, 2^-22 in float16.
 #pragma once
 
 #include "cuda/channels.cuh"
@@ -118,10 +118,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     depthwise_mma(const DepthwiseMma<T> call) {
   constexpr int kTiles = 4;  // of 8 channels each
   const Shape& shape = call.tapping.shape;
-  const int64_t channel_blocks = call.channels.count();
-  const int64_t run_index = divide(blockIdx.x, channel_blocks);
-  const Run run = call.runs.at(run_index);
-  const Channels channels = call.channels.at(blockIdx.x - run_index * channel_blocks);
+  const Block block = Block::at(blockIdx.x, call.runs, call.channels);
+  const Run& run = block.run;
+  const Channels& channels = block.channels;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int parts = call.channels.threads().lanes, groups = call.channels.threads().rows;
   const int group = warp / parts, row = lane / 4, taps = shape.taps(), cells = shape.cells();

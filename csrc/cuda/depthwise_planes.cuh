@@ -36,10 +36,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     plane_sums(const PlaneSums<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
-  const int64_t channel_blocks = call.channels.count();
-  const int64_t run_index = divide(blockIdx.x, channel_blocks);
-  const Run run = call.runs.at(run_index);
-  const Channels channels = call.channels.at(blockIdx.x - run_index * channel_blocks);
+  const Block block = Block::at(blockIdx.x, call.runs, call.channels);
+  const Run& run = block.run;
+  const Channels& channels = block.channels;
   const int thread = threadIdx.x, taps = shape.taps();
   const int rows = shape.bordered_cells(), width = shape.bordered_width();
 

@@ -35,37 +35,34 @@ void launch_sums(const Call& call, const SumsRequest& request) {
       source_of(from, g.in_channels),
       static_cast<const A*>(weights.data_ptr()),
       rows,
-      call.weights_per_image() ? weights[0].numel() : 0,
+      step_of_images(weights),
       request.bias.defined() ? static_cast<const A*>(request.bias.data_ptr()) : nullptr,
       static_cast<T*>(request.sums.data_ptr()),
       source_of(to, g.in_channels)};
-  launch(depthwise_sums<T, N, look, transposed>,
-         arguments.runs.count() * arguments.channels.count(), launched.channels.threads().block(),
-         launched.shared_bytes, arguments);
+  launch(depthwise_sums<T, N, look, transposed>, Block::count(arguments.runs, arguments.channels),
+         launched.channels.threads().block(), launched.shared_bytes, arguments);
 }
 
 template <typename T, int N>
 void launch_sums(const Call& call, const SumsRequest& request) {
-  if (call.look == Look::kScope) {
-    if (request.transposed) {
-      launch_sums<T, N, Look::kScope, true>(call, request);
-    } else {
-      launch_sums<T, N, Look::kScope, false>(call, request);
-    }
-  } else if (call.look == Look::kScopeAndImage) {
-    launch_sums<T, N, Look::kScopeAndImage, false>(call, request);
+  if (request.transposed) {
+    launch_sums<T, N, Look::kScope, true>(call, request);
   } else {
-    launch_sums<T, N, Look::kImage, false>(call, request);
+    with_look(call.look, [&](auto look) { launch_sums<T, N, look.value, false>(call, request); });
   }
 }
 
 // Tensor cores sample scopes of few cells for whole warps of channels; masks may be larger than
 // what a half type holds beside a bilinear weight.
 template <typename T>
-bool fits_mma(const Call& call, const SumsRequest& request, const Device& device) {
+bool fits_mma(const Call& call, const SumsRequest& request) {
   const Geometry<int64_t>& g = call.geometry;
-  return device.capability >= kMmaCapability && call.look == Look::kScope &&
-         g.cells() <= kMmaCells && !call.mask.defined() && !call.weights_per_image() &&
+  // What was compiled for older ones has no such instruction, whatever the device has.
+  cudaFuncAttributes code{};
+  C10_CUDA_CHECK(
+      cudaFuncGetAttributes(&code, reinterpret_cast<const void*>(depthwise_mma<T, false>)));
+  return code.ptxVersion >= kMmaCapability && call.look == Look::kScope && g.cells() <= kMmaCells &&
+         !call.mask.defined() && !call.weights_per_image() &&
          g.in_channels / g.kernel_offset_groups % kMmaChannels == 0 &&
          vectors_fit<T, kWide<T>>(g, {&request.data, &request.sums});
 }
@@ -93,7 +90,7 @@ void launch_mma(const Call& call, const SumsRequest& request) {
       request.bias.defined() ? static_cast<const float*>(request.bias.data_ptr()) : nullptr,
       static_cast<T*>(request.sums.data_ptr()),
       source_of(to, g.in_channels)};
-  launch(depthwise_mma<T, transposed>, arguments.runs.count() * channels.count(), dim3(kThreads),
+  launch(depthwise_mma<T, transposed>, Block::count(arguments.runs, channels), dim3(kThreads),
          per_tap * capacity, arguments);
 }
 
@@ -110,8 +107,9 @@ void launch_planes(const Call& call, const SumsRequest& request) {
   while (width > 1 && fixed(width) + per_tap > device.shared_bytes) width /= 2;
   check_scope_fits(g, device, fixed(width) + per_tap);
   const ChannelBlocks channels(g, 1, width, kThreads);
-  const int64_t room = device.shared_bytes - fixed(channels.width());
-  const int capacity = static_cast<int>(std::min<int64_t>(g.taps(), room / per_tap));
+  const int64_t room = usual_bytes(fixed(channels.width()) + per_tap, device);
+  const int capacity =
+      static_cast<int>(std::min<int64_t>(g.taps(), (room - fixed(channels.width())) / per_tap));
   const PixelGrid from = transposed ? call.outputs() : call.inputs();
   const PixelGrid to = transposed ? call.inputs() : call.outputs();
   const PlaneSums<T> arguments{
@@ -123,12 +121,12 @@ void launch_planes(const Call& call, const SumsRequest& request) {
       Source{from, g.in_channels * from.pixels, 1},
       from.pixels,
       static_cast<const A*>(weights.data_ptr()),
-      call.weights_per_image() ? weights[0].numel() : 0,
+      step_of_images(weights),
       request.bias.defined() ? static_cast<const A*>(request.bias.data_ptr()) : nullptr,
       static_cast<T*>(request.sums.data_ptr()),
       Source{to, g.in_channels * to.pixels, 1},
       to.pixels};
-  launch(plane_sums<T, transposed>, arguments.runs.count() * channels.count(), dim3(kThreads),
+  launch(plane_sums<T, transposed>, Block::count(arguments.runs, channels), dim3(kThreads),
          fixed(channels.width()) + per_tap * capacity, arguments);
 }
 
@@ -136,10 +134,11 @@ void launch_planes(const Call& call, const SumsRequest& request) {
 
 at::Tensor pack_rows(const at::Tensor& weight, bool bordered) {
   const at::Tensor rows = weight.squeeze(2);
+  // In memory of its own, which vectors can be read from.
   return (bordered ? at::constant_pad_nd(rows, {1, 1, 1, 1}) : rows)
       .flatten(2)
       .transpose(1, 2)
-      .contiguous();
+      .clone(at::MemoryFormat::Contiguous);
 }
 
 at::Tensor unpack_rows(const at::Tensor& rows, const at::Tensor& weight, bool bordered) {
@@ -156,7 +155,7 @@ void sum_channels_innermost(const Call& call, const SumsRequest& request) {
       at::kHalf, at::kBFloat16, request.data.scalar_type(), "deform_kernel2d", [&] {
         constexpr int N = kWide<scalar_t>;
         if constexpr (sizeof(scalar_t) == 2) {
-          if (fits_mma<scalar_t>(call, request, Device::current())) {
+          if (fits_mma<scalar_t>(call, request)) {
             if (request.transposed) {
               launch_mma<scalar_t, true>(call, request);
             } else {

@@ -33,10 +33,9 @@ template <typename T, int N, Look look, bool transposed>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     depthwise_sums(const DepthwiseSums<T> call) {
   using A = at::opmath_type<T>;
-  const int64_t channel_blocks = call.channels.count();
-  const int64_t run_index = divide(blockIdx.x, channel_blocks);
-  const Run run = call.runs.at(run_index);
-  const Channels channels = call.channels.at(blockIdx.x - run_index * channel_blocks);
+  const Block block = Block::at(blockIdx.x, call.runs, call.channels);
+  const Run& run = block.run;
+  const Channels& channels = block.channels;
   const int lanes = blockDim.x, tile = call.runs.tile(), taps = call.tapping.shape.taps();
   const int channel = threadIdx.x * N;
   const bool active = channel < channels.count;

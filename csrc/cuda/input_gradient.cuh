@@ -32,10 +32,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     columns_input_gradient(const InputGradient<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
-  const int64_t channel_blocks = call.channels.count();
-  const int64_t run_index = divide(blockIdx.x, channel_blocks);
-  const Run run = call.runs.at(run_index);
-  const Channels channels = call.channels.at(blockIdx.x - run_index * channel_blocks);
+  const Block block = Block::at(blockIdx.x, call.runs, call.channels);
+  const Run& run = block.run;
+  const Channels& channels = block.channels;
   const int tile = call.runs.tile(), taps = shape.taps();
   const int channel = threadIdx.x * N;
   const bool active = channel < channels.count;
@@ -79,10 +78,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     scatter_input_gradient(const InputGradient<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
-  const int64_t channel_blocks = call.channels.count();
-  const int64_t run_index = divide(blockIdx.x, channel_blocks);
-  const Run run = call.runs.at(run_index);
-  const Channels channels = call.channels.at(blockIdx.x - run_index * channel_blocks);
+  const Block block = Block::at(blockIdx.x, call.runs, call.channels);
+  const Run& run = block.run;
+  const Channels& channels = block.channels;
   const int lanes = blockDim.x, tile = call.runs.tile(), taps = shape.taps();
   const int channel = threadIdx.x * N, weight_rows = dense ? 0 : call.gradients.rows;
   const bool active = channel < channels.count;
@@ -159,19 +157,13 @@ struct ImageTap {
 
   __device__ ImageTap(const Tapping& tapping, int64_t group, int tap, const Pixel& output) {
     const Shape& shape = tapping.shape;
-    const int64_t channel = (group * shape.taps() + tap) * 2;
-    const A at_y = A(output.y * shape.stride[0] - shape.padding[0] +
-                     tap / shape.kernel[1] * shape.dilation[0]) +
-                   read(tapping.image_offset, channel, output, A(0));
-    const A at_x = A(output.x * shape.stride[1] - shape.padding[1] +
-                     tap % shape.kernel[1] * shape.dilation[1]) +
-                   read(tapping.image_offset, channel + 1, output, A(0));
-    inside = at_y > A(-1) && at_y < A(shape.size[0]) && at_x > A(-1) && at_x < A(shape.size[1]);
-    const A lower_y = inside ? std::floor(at_y) : A(0), lower_x = inside ? std::floor(at_x) : A(0);
+    const ImageCoordinates<A> at(tapping, group, tap, output);
+    inside = at.y > A(-1) && at.y < A(shape.size[0]) && at.x > A(-1) && at.x < A(shape.size[1]);
+    const A lower_y = inside ? std::floor(at.y) : A(0), lower_x = inside ? std::floor(at.x) : A(0);
     y = static_cast<int64_t>(lower_y);
     x = static_cast<int64_t>(lower_x);
-    fraction_y = at_y - lower_y;
-    fraction_x = at_x - lower_x;
+    fraction_y = at.y - lower_y;
+    fraction_x = at.x - lower_x;
   }
 };
 
@@ -197,10 +189,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     sorted_input_gradient(const InputGradient<T> call, const LookUps look_ups) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
-  const int64_t channel_blocks = call.channels.count();
-  const int64_t run_index = divide(blockIdx.x, channel_blocks);
-  const Run run = call.runs.at(run_index);
-  const Channels channels = call.channels.at(blockIdx.x - run_index * channel_blocks);
+  const Block block = Block::at(blockIdx.x, call.runs, call.channels);
+  const Run& run = block.run;
+  const Channels& channels = block.channels;
   const int channel = threadIdx.x * N, weight_rows = dense ? 0 : call.gradients.rows;
   const bool active = channel < channels.count;
 

@@ -3,8 +3,8 @@
 
 #include <ATen/Context.h>
 
+#include "cuda/call.h"
 #include "cuda/input_gradient.cuh"
-#include "cuda/tap_gradients_pass.cuh"
 
 namespace mmdk::cuda {
 
@@ -45,7 +45,8 @@ class InputGradientPass {
         // Depthwise calls of this kind are sums of their own: depthwise_sums.h.
         if constexpr (dense) add_from_columns<N>(outputs, gradients);
       } else if (at::globalContext().deterministicAlgorithms()) {
-        add_sorted<N, look.value>(outputs, gradients);
+        for_each_part(outputs,
+                      [&](const PixelGrid& part) { add_sorted<N, look.value>(part, gradients); });
       } else {
         scatter<N, look.value>(outputs, gradients);
       }
@@ -60,7 +61,7 @@ class InputGradientPass {
         call_.geometry, device_, N, kWarp, 4, 0,
         [&](const Threads&) { return SharedBytes{0, Plan<A, Look::kScope, true>::bytes(1)}; });
     const auto arguments = make_arguments(launched, reached, gradients);
-    launch(columns_input_gradient<T, N>, arguments.runs.count() * arguments.channels.count(),
+    launch(columns_input_gradient<T, N>, Block::count(arguments.runs, arguments.channels),
            launched.channels.threads().block(), launched.shared_bytes, arguments);
   }
 
@@ -73,8 +74,26 @@ class InputGradientPass {
         });
     const auto arguments = make_arguments(launched, outputs, gradients);
     launch(scatter_input_gradient<T, N, look, dense>,
-           arguments.runs.count() * arguments.channels.count(), launched.channels.threads().block(),
+           Block::count(arguments.runs, arguments.channels), launched.channels.threads().block(),
            launched.shared_bytes, arguments);
+  }
+
+  // Calls f with parts of the outputs whose look-ups are few enough to sort: sorting takes memory,
+  // a few dozen bytes for each.
+  template <typename F>
+  void for_each_part(const PixelGrid& outputs, const F& f) const {
+    const int64_t most = device_.cache_bytes / 4;
+    const int64_t per_pixel = call_.geometry.image_offset_groups * call_.geometry.taps();
+    const int64_t pixels = std::max<int64_t>(most / per_pixel, 1);
+    const int64_t images = std::max<int64_t>(pixels / outputs.pixels, 1);
+    const int64_t step = std::min(pixels, outputs.pixels);
+    for (int64_t image = 0; image < outputs.images; image += images) {
+      for (int64_t first = 0; first < outputs.pixels; first += step) {
+        f(PixelGrid{outputs.first_image + image, std::min(images, outputs.images - image),
+                    outputs.first_pixel + first, std::min(step, outputs.pixels - first),
+                    outputs.width});
+      }
+    }
   }
 
   template <int N, Look look>
@@ -102,12 +121,14 @@ class InputGradientPass {
     arguments.order = order.template const_data_ptr<int64_t>();
     arguments.starts = starts.template const_data_ptr<int64_t>();
     launch(sorted_input_gradient<T, N, look, dense>,
-           arguments.runs.count() * arguments.channels.count(), launched.channels.threads().block(),
+           Block::count(arguments.runs, arguments.channels), launched.channels.threads().block(),
            launched.shared_bytes, arguments, look_ups);
   }
 
   InputGradient<T> make_arguments(const Launch& launched, const PixelGrid& pixels,
-                                  const Gradients<T>& gradients) const {
+                                  Gradients<T> gradients) const {
+    // Runs count images from the grid's first.
+    gradients.weights += pixels.first_image * gradients.weights_step;
     return {call_.tapping(),
             launched.channels,
             PixelRuns(pixels.images, pixels.pixels, !dense && call_.weights_per_image(),

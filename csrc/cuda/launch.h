@@ -14,7 +14,7 @@ namespace mmdk::cuda {
 struct Device {
   int processors;        // streaming multiprocessors
   int64_t shared_bytes;  // most shared memory a block may ask for
-  int capability;        // 75, 80, 86, ...
+  int64_t cache_bytes;   // of L2
 
   static Device current() {
     const auto attribute = [device = c10::cuda::current_device()](cudaDeviceAttr name) {
@@ -23,9 +23,7 @@ struct Device {
       return value;
     };
     return {attribute(cudaDevAttrMultiProcessorCount),
-            attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-            attribute(cudaDevAttrComputeCapabilityMajor) * 10 +
-                attribute(cudaDevAttrComputeCapabilityMinor)};
+            attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin), attribute(cudaDevAttrL2CacheSize)};
   }
 };
 

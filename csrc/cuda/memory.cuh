@@ -110,7 +110,7 @@ __device__ __forceinline__ void store_shared(T* to, T value) {
 template <typename A, int N>
 __device__ __forceinline__ void add_global(A* to, const Vector<A, N>& vector) {
   MMDK_OBSERVE(kGlobalAtomic, to, sizeof(A) * N);
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && CUDART_VERSION >= 12010
   if constexpr (sizeof(A) * N == 16 && N == 4) {
     atomicAdd(reinterpret_cast<float4*>(to),
               make_float4(vector.at[0], vector.at[1], vector.at[2], vector.at[3]));

@@ -116,4 +116,22 @@ class PixelRuns {
   int64_t groups_, pixels_, length_ = 0, per_group_ = 0;
 };
 
+// What one block of a launch works on: a run of pixels of its channels. All channels of a run
+// follow upon each other, since they read the same pixels.
+struct Block {
+  int64_t run_index, channel_block;
+  Run run;
+  Channels channels;
+
+  static int64_t count(const PixelRuns& runs, const ChannelBlocks& channels) {
+    return runs.count() * channels.count();
+  }
+  static MMDK_HOST_DEVICE Block at(int64_t number, const PixelRuns& runs,
+                                   const ChannelBlocks& channels) {
+    const int64_t run = divide(number, channels.count());
+    const int64_t channel_block = number - run * channels.count();
+    return {run, channel_block, runs.at(run), channels.at(channel_block)};
+  }
+};
+
 }  // namespace mmdk::cuda

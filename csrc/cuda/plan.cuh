@@ -119,14 +119,8 @@ class Plan {
                                const Pixel& output, const Source& source, bool bordered, int tap,
                                int entry, Place& place) {
     const Shape& shape = tapping.shape;
-    const int64_t channel = (channels.image_offset_group * shape.taps() + tap) * 2;
-    const A y = A(output.y * shape.stride[0] - shape.padding[0] +
-                  tap / shape.kernel[1] * shape.dilation[0]) +
-                read(tapping.image_offset, channel, output, A(0));
-    const A x = A(output.x * shape.stride[1] - shape.padding[1] +
-                  tap % shape.kernel[1] * shape.dilation[1]) +
-                read(tapping.image_offset, channel + 1, output, A(0));
-    const Lookup<A> at = look_up(y, x, shape.size[0], shape.size[1]);
+    const ImageCoordinates<A> to(tapping, channels.image_offset_group, tap, output);
+    const Lookup<A> at = look_up(to.y, to.x, shape.size[0], shape.size[1]);
     if (!at.inside || !add_in_scope(tapping, channels, output, bordered, tap, entry, place)) return;
     // Its own sources say where the image is read.
     place.source = 0;

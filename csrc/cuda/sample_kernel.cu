@@ -22,18 +22,18 @@ struct Samples {
   const A* weight;
   const A* offset;
 
-  __device__ int taps() const { return kernel[0] * kernel[1]; }
-  __device__ int cells() const { return scope[0] * scope[1]; }
+  __device__ int64_t taps() const { return int64_t{kernel[0]} * kernel[1]; }
+  __device__ int64_t cells() const { return int64_t{scope[0]} * scope[1]; }
   __device__ int64_t offset_group(int64_t row) const {
     const int64_t output = divide(row, group_channels);
     const int64_t channel =
         divide(output, group_outputs) * group_channels + row - output * group_channels;
     return divide(channel, per_offset_group);
   }
-  __device__ int64_t offset_of(int64_t image, int64_t group, int tap) const {
+  __device__ int64_t offset_of(int64_t image, int64_t group, int64_t tap) const {
     return ((image * offset_groups + group) * taps() + tap) * 2;
   }
-  __device__ Lookup<A> look(int64_t image, int64_t group, int tap) const {
+  __device__ Lookup<A> look(int64_t image, int64_t group, int64_t tap) const {
     const A* const at = offset + offset_of(image, group, tap);
     const A y = rest_coordinate<A>(tap / kernel[1], kernel[0], scope[0]) + load_global(at).at[0];
     const A x =
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   if (index >= numbers) return;
   const int64_t kernel = divide(index, call.taps()), image = divide(kernel, call.rows);
   const int64_t row = kernel - image * call.rows;
-  const int tap = static_cast<int>(index - kernel * call.taps());
+  const int64_t tap = index - kernel * call.taps();
   const auto look = call.look(image, call.offset_group(row), tap);
   A sum = 0;
   if (look.inside) {
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   const int64_t group = call.offset_group(row);
   A sum = 0;
   for (int64_t image = 0; image < call.batch; ++image) {
-    for (int tap = 0; tap < call.taps(); ++tap) {
+    for (int64_t tap = 0; tap < call.taps(); ++tap) {
       const auto look = call.look(image, group, tap);
       if (!look.inside) continue;
       const A gradient = load_global(kernels + (image * call.rows + row) * call.taps() + tap).at[0];
@@ -89,7 +89,7 @@ template <typename A>
 __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     sample_offset_gradient(const Samples<A> call, const A* kernels, A* offset) {
   const int64_t block = divide(blockIdx.x, call.taps());
-  const int tap = static_cast<int>(blockIdx.x - block * call.taps());
+  const int64_t tap = blockIdx.x - block * call.taps();
   const int64_t image = divide(block, call.offset_groups);
   const int64_t group = block - image * call.offset_groups;
   const auto look = call.look(image, group, tap);

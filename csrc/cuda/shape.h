@@ -30,7 +30,6 @@ struct Shape {
         scope{static_cast<int>(g.scope_height), static_cast<int>(g.scope_width)} {}
 
   MMDK_HOST_DEVICE int taps() const { return kernel[0] * kernel[1]; }
-  MMDK_HOST_DEVICE int64_t pixels() const { return size[0] * size[1]; }
   MMDK_HOST_DEVICE int64_t out_pixels() const { return out_size[0] * out_size[1]; }
   MMDK_HOST_DEVICE int cells() const { return scope[0] * scope[1]; }
   // The scope with a border of one cell: there all four cells of a look-up exist.
@@ -72,8 +71,6 @@ struct Offsets {
     storage = storage_of(tensor);
     view = View<const void>(tensor);
   }
-
-  MMDK_HOST_DEVICE bool exist() const { return storage != Storage::kAbsent; }
 };
 
 // 64-bit division takes the hardware a hundred instructions; numbers are rarely that large.

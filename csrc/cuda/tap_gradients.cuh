@@ -81,11 +81,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
     tap_gradients(const TapGradients<T> call) {
   using A = at::opmath_type<T>;
   const Shape& shape = call.tapping.shape;
-  const int64_t channel_blocks = call.channels.count();
-  const int64_t run_index = divide(blockIdx.x, channel_blocks);
-  const int64_t channel_block = blockIdx.x - run_index * channel_blocks;
-  const Run run = call.runs.at(run_index);
-  const Channels channels = call.channels.at(channel_block);
+  const Block block = Block::at(blockIdx.x, call.runs, call.channels);
+  const Run& run = block.run;
+  const Channels& channels = block.channels;
   const int lanes = blockDim.x, rows = blockDim.y, tile = call.runs.tile(), taps = shape.taps();
   const int channel = threadIdx.x * N;
   const bool active = channel < channels.count;
@@ -191,14 +189,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
           if (wanted[kind] == nullptr) continue;
           const bool in_kernel = kind < 2;
           const int parts = kind < 4 ? 2 : 1;
-          const int64_t block =
-              channel_block % (in_kernel ? call.channels.per_kernel_offset_group()
-                                         : call.channels.per_image_offset_group());
+          const int64_t part =
+              block.channel_block % (in_kernel ? call.channels.per_kernel_offset_group()
+                                               : call.channels.per_image_offset_group());
           const int64_t groups =
               in_kernel ? call.sums.kernel_offset_groups : call.sums.image_offset_groups;
           const int64_t group =
               in_kernel ? channels.kernel_offset_group : channels.image_offset_group;
-          const int64_t row = ((block * shape.batch + at.image) * groups + group) * taps + number;
+          const int64_t row = ((part * shape.batch + at.image) * groups + group) * taps + number;
           store_global(wanted[kind] + (row * parts + kind % 2 * (parts - 1)) * shape.out_pixels() +
                            at.number,
                        block_sums.total(kind, tap, pixel));
@@ -211,7 +209,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   __syncthreads();
   if (!active) return;
   A* const to =
-      call.weight_sums + run_index * weight_rows * shape.channels + channels.first + channel;
+      call.weight_sums + block.run_index * weight_rows * shape.channels + channels.first + channel;
   for (int row = threadIdx.y; row < weight_rows; row += rows) {
     Vector<A, N> sum{};
     for (int copy = 0; copy < rows; ++copy) {

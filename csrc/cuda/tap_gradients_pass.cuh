@@ -1,24 +1,14 @@
 // Launches tap_gradients.cuh, over all outputs or some at a time.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
+#include <vector>
 
 #include "cuda/call.h"
 #include "cuda/tap_gradients.cuh"
 
 namespace mmdk::cuda {
-
-// Calls f with `look` as a constant of the compiler's.
-template <typename F>
-void with_look(Look look, const F& f) {
-  if (look == Look::kScope) {
-    f(std::integral_constant<Look, Look::kScope>());
-  } else if (look == Look::kScopeAndImage) {
-    f(std::integral_constant<Look, Look::kScopeAndImage>());
-  } else {
-    f(std::integral_constant<Look, Look::kImage>());
-  }
-}
 
 template <typename T, bool dense>
 class TapGradientsPass {
@@ -121,7 +111,7 @@ class TapGradientsPass {
 
   template <int N, Look look>
   void start(const TapGradients<T>& arguments) const {
-    launch(tap_gradients<T, N, look, dense>, arguments.runs.count() * arguments.channels.count(),
+    launch(tap_gradients<T, N, look, dense>, Block::count(arguments.runs, arguments.channels),
            launch_.channels.threads().block(), launch_.shared_bytes, arguments);
   }
 

@@ -114,6 +114,24 @@ __device__ __forceinline__ Vector<A, 4> bilinear_weights(A y, A x) {
   return {{(1 - y) * (1 - x), (1 - y) * x, y * (1 - x), y * x}};
 }
 
+// Where a tap of an output looks in the image.
+template <typename A>
+struct ImageCoordinates {
+  A y, x;
+
+  __device__ ImageCoordinates(const Tapping& tapping, int64_t image_offset_group, int tap,
+                              const Pixel& output) {
+    const Shape& shape = tapping.shape;
+    const int64_t channel = (image_offset_group * shape.taps() + tap) * 2;
+    y = A(output.y * shape.stride[0] - shape.padding[0] +
+          tap / shape.kernel[1] * shape.dilation[0]) +
+        read(tapping.image_offset, channel, output, A(0));
+    x = A(output.x * shape.stride[1] - shape.padding[1] +
+          tap % shape.kernel[1] * shape.dilation[1]) +
+        read(tapping.image_offset, channel + 1, output, A(0));
+  }
+};
+
 // A tap that looks at a fixed pixel: of the output at `pixel`, or, when `transposed`, of the output
 // that looks at the input `pixel` by this tap. `source` is negative where there is none.
 struct FixedTap {

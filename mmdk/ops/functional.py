@@ -63,6 +63,13 @@ def deform_kernel2d(
         taken to be finite: a NaN or infinity among them makes outputs NaN or infinite, not
         necessarily only those whose look-ups read it.
 
+    On a GPU dense and grouped calls are matrix products by cuBLAS, of columns of resampled data in
+    the dtype of `input`; calls whose kernels are the same at all positions and whose data are not
+    deformed are PyTorch's convolution. Its settings (TF32, reduced precision, determinism) hold for
+    both. With `image_offset` the gradient of `input` is added up atomically, so in varying order;
+    `torch.use_deterministic_algorithms(True)` gives all sums one order. Scopes are limited by the
+    GPU's shared memory, to about 15 x 15 on the smallest.
+
     `torch.func.grad`, `vjp`, `jacrev` and `vmap` work, in any order. `vmap` may map any of the
     tensors; it is one call for all entries since PyTorch 2.5, and a loop with a warning before.
 

@@ -92,11 +92,11 @@ def write_ninja(folder: Path, compiler: list[str], flags: list[str], sanitizer: 
 
 
 @contextlib.contextmanager
-def emulated(seed=0, processors=4, shared_bytes=99 * 1024, capability=86):
+def emulated(seed=0, processors=4, shared_bytes=99 * 1024, capability=86, cache_bytes=4 << 20):
     """A schedule of threads and a device; tensors made within are watched at their borders."""
     ops = torch.ops.mmdk_emulation
     ops.set_schedule(seed)
-    ops.set_device(processors, shared_bytes, capability)
+    ops.set_device(processors, shared_bytes, capability, cache_bytes)
     ops.guard_memory(True)
     try:
         yield

@@ -10,9 +10,9 @@ namespace {
 
 void set_schedule(int64_t seed) { emulation::settings.seed = static_cast<uint64_t>(seed); }
 
-void set_device(int64_t processors, int64_t shared_bytes, int64_t capability) {
+void set_device(int64_t processors, int64_t shared_bytes, int64_t capability, int64_t cache_bytes) {
   emulation::device = {static_cast<int>(processors), static_cast<int>(shared_bytes),
-                       static_cast<int>(capability)};
+                       static_cast<int>(capability), static_cast<int>(cache_bytes)};
 }
 
 void set_counting(bool on, int64_t l2_bytes) {
@@ -54,7 +54,8 @@ c10::Dict<std::string, c10::Dict<std::string, int64_t>> counters() {
 
 TORCH_LIBRARY(mmdk_emulation, library) {
   library.def("set_schedule(int seed) -> ()", set_schedule);
-  library.def("set_device(int processors, int shared_bytes, int capability) -> ()", set_device);
+  library.def("set_device(int processors, int shared_bytes, int capability, int cache_bytes) -> ()",
+              set_device);
   library.def("set_counting(bool on, int l2_bytes) -> ()", set_counting);
   library.def("counters() -> Dict(str, Dict(str, int))", counters);
   library.def("guard_memory(bool on) -> ()", emulation::guard_memory);

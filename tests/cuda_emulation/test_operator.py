@@ -29,6 +29,15 @@ WIDE = [
     depthwise('wide_8', 8, bias=True),
     depthwise('wide_32_dcn', 32, image_offset_groups=1, mask_groups=1, size=(5, 6)),
     depthwise('wide_136', 136, batch=1, size=(3, 5)),
+    depthwise(
+        'wide_1x1_dcn',
+        8,
+        kernel=(1, 1),
+        scope=(1, 1),
+        padding=(0, 0),
+        kernel_offset_groups=0,
+        image_offset_groups=1,
+    ),
     # For half types, warps of channels on tensor cores: one, several, and more taps.
     depthwise('mma_32', 32, size=(5, 7), bias=True),
     depthwise('mma_128', 128, batch=1, size=(4, 5), stride=(2, 1), kernel_offset_groups=2),
@@ -47,9 +56,9 @@ WIDE = [
     depthwise('global_depthwise_mask', 8, per_image=True, mask_groups=2, bias=True),
 ]
 MATRIX = [*CASES, *WIDE]
-_, WIDE_32_DCN, _ = VECTORS = [
+_, WIDE_32_DCN, *_ = VECTORS = [
     next(case for case in WIDE if case.name == name)
-    for name in ('wide_8', 'wide_32_dcn', 'dense_16')
+    for name in ('wide_8', 'wide_32_dcn', 'dense_16', 'wide_1x1_dcn')
 ]
 IN_IMAGE = [case for case in MATRIX if case.image_offset_groups and case.batch]
 
@@ -137,13 +146,12 @@ def test_offsets_in_a_column_of_any_stride():
     case = Case('column', size=(7, 1), image_offset_groups=1, mask_groups=1)
 
     def in_a_column(tensor):
-        return tensor.transpose(2, 3).contiguous().transpose(2, 3)
+        return torch.empty(tensor.numel()).as_strided(tensor.shape, (*tensor.stride()[:3], 7))
 
     with emulated():
         tensors = guarded(case.tensors())
         for name in ('kernel_offset', 'image_offset', 'mask'):
-            tensors[name] = in_a_column(tensors[name])
-            assert tensors[name].stride(3) == 7
+            tensors[name] = in_a_column(tensors[name]).copy_(tensors[name])
         check(case, tensors, EXACT, deform_kernel2d)
 
 
@@ -209,6 +217,37 @@ LARGE_SCOPES = [
 def test_large_scopes_and_kernels(case):
     with emulated():
         check_rounding(case, guarded(case.tensors(dtype=torch.float32)), deform_kernel2d)
+
+
+# As many outputs at a time as a small cache holds the columns of, or as can be sorted in it.
+IN_PARTS = [
+    *MAIN,
+    Case('dense_in_parts', size=(17, 13), bias=True, stride=(1, 2)),
+    Case('global_in_parts', batch=3, size=(17, 9), per_image=True, image_offset_groups=2),
+    Case('images_in_parts', batch=9, size=(6, 5), groups=2, image_offset_groups=1),
+    depthwise('dcn_in_parts', 6, size=(17, 13), image_offset_groups=3, mask_groups=3),
+    depthwise('global_dcn_in_parts', 6, batch=3, per_image=True, image_offset_groups=2),
+]
+
+
+@pytest.mark.parametrize('fixed_order', [False, True])
+@pytest.mark.parametrize('case', IN_PARTS, ids=ids(IN_PARTS))
+def test_in_parts(case, fixed_order):
+    with emulated(cache_bytes=1024), deterministic(fixed_order):
+        check(case, guarded(case.tensors()), EXACT, deform_kernel2d)
+
+
+def test_gradients_have_the_strides_that_shape_inference_says():
+    for case in MATRIX:
+        tensors = case.tensors(dtype=torch.float32)
+        tensors['input'] = tensors['input'].contiguous(memory_format=torch.channels_last)
+        with emulated():
+            output, gradients = run(deform_kernel2d, case, guarded(tensors), torch.float32)
+        meta = {name: tensor.to('meta') for name, tensor in tensors.items()}
+        expected = on_cpu(**meta, **case.geometry)
+        assert output.stride() == expected.stride(), case.name
+        for name, gradient in gradients.items():
+            assert gradient.stride() == meta[name].stride(), (case.name, name)
 
 
 def test_scope_that_no_block_can_hold():

@@ -62,8 +62,7 @@ enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
-  cudaDevAttrComputeCapabilityMajor,
-  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrL2CacheSize,
 };
 
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
@@ -74,11 +73,8 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       *value = emulation::device.shared_bytes;
       break;
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = emulation::device.capability / 10;
-      break;
-    case cudaDevAttrComputeCapabilityMinor:
-      *value = emulation::device.capability % 10;
+    case cudaDevAttrL2CacheSize:
+      *value = emulation::device.cache_bytes;
       break;
   }
   return cudaSuccess;
@@ -88,6 +84,15 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 
 inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
   emulation::allow_shared_bytes(kernel, value);
+  return cudaSuccess;
+}
+
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->ptxVersion = emulation::device.capability;
   return cudaSuccess;
 }
 

@@ -63,6 +63,7 @@ struct Device {
   int processors = 4;
   int shared_bytes = 99 * 1024;
   int capability = 86;
+  int cache_bytes = 4 << 20;
 };
 extern Device device;
 
