@@ -21,6 +21,8 @@ ROOT = HERE.parent.parent
 FLAGS = [
     *('-std=c++20', '-O2', '-g', '-fPIC', '-DMMDK_CUDA_EMULATION'),
     '-fno-strict-aliasing',  # vectors are read as words, as CUDA allows
+    # The call of the emulator shows where in which kernel it is made.
+    *('-fno-optimize-sibling-calls', '-fno-ipa-icf'),
     '-Wno-attributes',
 ]
 

@@ -126,8 +126,9 @@ __global__ void missing_barrier(float* data, int) {
   float* const own = shared_floats() + threadIdx.x;
   store_shared(own, load_global(data + threadIdx.x).at[0]);
   __syncthreads();
-  const float other = load_shared(shared_floats() + (threadIdx.x + 32) % kThreads).at[0];
-  store_shared(own, other);  // error: races with the read before
+  const float* const other = shared_floats() + (threadIdx.x + 32) % kThreads;
+  const float value = load_shared(other).at[0];  // error: or this read
+  store_shared(own, value);                      // error: races with the read of the other thread
 }
 
 __global__ void warps_without_barrier(float* data, int) {
@@ -276,7 +277,7 @@ __global__ void raw_write(float* data, int size) {
 }
 
 __global__ void stack_overflow(float* data, int size) {
-  volatile char large[600 << 10];
+  volatile char large[540 << 10];
   large[size] = 0;  // error
   if (threadIdx.x == 7) data[0] = large[size];
 }
