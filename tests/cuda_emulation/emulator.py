@@ -28,9 +28,9 @@ FLAGS = [
 
 
 @functools.lru_cache
-def load(sanitizer: str = '') -> None:
+def load() -> None:
     """Build, unless that is done, and load: then torch.ops.mmdk_emulation is there."""
-    torch.ops.load_library(build(sanitizer))
+    torch.ops.load_library(build(os.environ.get('EMULATION_SANITIZER', '')))
 
 
 def build(sanitizer: str = '') -> Path:

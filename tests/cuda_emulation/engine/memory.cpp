@@ -198,10 +198,13 @@ class GuardedAllocator final : public c10::Allocator {
   }
 };
 
+// Sizes are powers of two.
 void check_alignment(const void* pointer, int bytes) {
-  if (reinterpret_cast<uintptr_t>(pointer) % bytes != 0) {
-    fail(c10::str("misaligned access of ", bytes, " bytes, at an address that is ",
-                  reinterpret_cast<uintptr_t>(pointer) % bytes, " beyond a multiple of it"));
+  const uintptr_t beyond =
+      reinterpret_cast<uintptr_t>(pointer) & (static_cast<uintptr_t>(bytes) - 1);
+  if (beyond != 0) {
+    fail(c10::str("misaligned access of ", bytes, " bytes, at an address that is ", beyond,
+                  " beyond a multiple of it"));
   }
 }
 
