@@ -39,6 +39,26 @@ def test_planted_error_that_is_reported_is_proof(sanitize, tmp_path, capsys):
     assert capsys.readouterr().out == 'planted error reported: a report\n'
 
 
+def test_planted_error_of_other_operators(sanitize, tmp_path, capsys):
+    (tmp_path / 'others.py').write_text('def race():\n    raise SystemExit("a report\\nat line 7")')
+    pattern = {'race()': r'report\nat line \d'}
+    planted = sanitizer(sanitize, planted=pattern, operators='import others; others')
+    sanitize.prove(planted, tmp_path, dict(os.environ))
+    assert capsys.readouterr().out.startswith('planted error reported')
+
+
+def test_emulation_is_built_without_the_package(sanitize, tmp_path, monkeypatch):
+    calls = []
+    for name in ('build', 'build_emulation', 'prove', 'test'):
+        monkeypatch.setattr(sanitize, name, lambda *_, name=name: calls.append(name))
+    monkeypatch.setattr(sanitize, 'preload', lambda _: {})
+    monkeypatch.setattr(sanitize, 'ROOT', tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('sys.argv', ['sanitize.py', '--only', 'emulation'])
+    sanitize.main()
+    assert calls == ['build_emulation', 'prove', 'test']
+
+
 @pytest.mark.parametrize('passes', [True, False])
 def test_tests_import_the_package_of_the_build(sanitize, tmp_path, passes):
     (tmp_path / 'build').mkdir()

@@ -3,13 +3,16 @@
 `address` (AddressSanitizer and UndefinedBehaviorSanitizer) reports reads and writes out of bounds,
 use after free and undefined arithmetic; `thread` (ThreadSanitizer) reports data races. Each builds
 the package in a folder of its own, build/sanitize/..., first shows that planted errors are
-reported, then runs the tests; the first report ends them with an error.
+reported, then runs the tests; the first report ends them with an error. `emulation` is
+ThreadSanitizer for the CUDA kernels, where tests/cuda_emulation runs them: each thread of a block
+is a thread to it, ordered by the barriers of the block and of its warp alone.
 """
 
 import argparse
 import dataclasses
 import importlib.util
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -27,8 +30,9 @@ class Sanitizer:
     flags: list[str]
     libraries: list[str]
     environment: dict[str, str]
-    planted: dict[str, str]  # call of an operator in planted.cpp -> what is reported
+    planted: dict[str, str]  # call of an operator -> pattern of what is reported
     tests: list[str]
+    operators: str = 'import mmdk, torch; torch.ops.mmdk_planted'  # in planted.cpp
 
 
 SANITIZERS = {
@@ -68,6 +72,24 @@ SANITIZERS = {
         planted={'race(4)': 'ThreadSanitizer: data race'},
         tests=['tests/ops/test_deform_kernel2d.py', 'tests/ops/test_sample_kernel.py'],
     ),
+    'emulation': Sanitizer(
+        flags=[],
+        libraries=['libtsan'],
+        environment={
+            'TSAN_OPTIONS': 'halt_on_error=1 report_mutex_bugs=0 '
+            f'suppressions={HERE / "thread_suppressions.txt"}',
+            'OMP_NUM_THREADS': '1',
+            'EMULATION_SANITIZER': 'thread',
+            'PYTHONPATH': str(ROOT),
+        },
+        planted={
+            'missing_barrier(torch.zeros(64))': r'ThreadSanitizer: data race(.|\n)*planted\.cu:\d'
+        },
+        tests=['tests/cuda_emulation/test_operator.py', '-k', 'test_float64 and 1'],
+        # The emulator's own search for races would be first.
+        operators='from tests.cuda_emulation import emulator; import torch; emulator.load(); '
+        'torch.ops.mmdk_emulation.watch_for_races(False); torch.ops.mmdk_emulation',
+    ),
 }
 
 
@@ -82,7 +104,10 @@ def main() -> None:
     os.chdir(ROOT)
     for name in [options.only] if options.only else SANITIZERS:
         sanitizer, folder = SANITIZERS[name], Path('build', 'sanitize', name)
-        build(sanitizer, folder)
+        if name == 'emulation':
+            build_emulation(folder)
+        else:
+            build(sanitizer, folder)
         environment = {**os.environ, **sanitizer.environment, **preload(sanitizer)}
         prove(sanitizer, folder, environment)
         test(sanitizer, folder, environment, options.pytest_args)
@@ -107,6 +132,15 @@ def build(sanitizer: Sanitizer, folder: Path) -> None:
     )
 
 
+def build_emulation(folder: Path) -> None:
+    """Build the emulator with the CUDA kernels, which tests then find; the folder is empty."""
+    sys.path.insert(0, str(ROOT))
+    from tests.cuda_emulation import emulator
+
+    folder.mkdir(parents=True, exist_ok=True)
+    emulator.build('thread')
+
+
 def preload(sanitizer: Sanitizer) -> dict[str, str]:
     """Python is not compiled for the sanitizer, so its runtime has to be loaded before all else."""
     compiler = shlex.split(os.environ.get('CXX', 'c++'))
@@ -122,7 +156,7 @@ def preload(sanitizer: Sanitizer) -> dict[str, str]:
 def prove(sanitizer: Sanitizer, folder: Path, environment: dict[str, str]) -> None:
     """See each planted error reported: were it not, a clean run would mean nothing."""
     for call, report in sanitizer.planted.items():
-        code = f'import mmdk, torch; torch.ops.mmdk_planted.{call}'
+        code = f'{sanitizer.operators}.{call}'
         result = subprocess.run(
             [sys.executable, '-c', code],
             env=environment,
@@ -131,9 +165,9 @@ def prove(sanitizer: Sanitizer, folder: Path, environment: dict[str, str]) -> No
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if result.returncode == 0 or report not in result.stdout:
+        if result.returncode == 0 or not re.search(report, result.stdout):
             raise SystemExit(
-                f'error: planted.cpp: {call} was not reported as "{report}", so the tests would '
+                f'error: the planted {call} was not reported as "{report}", so the tests would '
                 f'prove nothing. Exit status {result.returncode}:\n{result.stdout[-5000:]}'
             )
         print(f'planted error reported: {report}', flush=True)

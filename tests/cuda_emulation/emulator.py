@@ -21,14 +21,16 @@ ROOT = HERE.parent.parent
 FLAGS = [
     *('-std=c++20', '-O2', '-g', '-fPIC', '-DMMDK_CUDA_EMULATION'),
     '-fno-strict-aliasing',  # vectors are read as words, as CUDA allows
+    # The call of the emulator shows where in which kernel it is made.
+    *('-fno-optimize-sibling-calls', '-fno-ipa-icf'),
     '-Wno-attributes',
 ]
 
 
 @functools.lru_cache
-def load(sanitizer: str = '') -> None:
+def load() -> None:
     """Build, unless that is done, and load: then torch.ops.mmdk_emulation is there."""
-    torch.ops.load_library(build(sanitizer))
+    torch.ops.load_library(build(os.environ.get('EMULATION_SANITIZER', '')))
 
 
 def build(sanitizer: str = '') -> Path:

@@ -10,6 +10,8 @@ namespace {
 
 void set_schedule(int64_t seed) { emulation::settings.seed = static_cast<uint64_t>(seed); }
 
+void watch_for_races(bool on) { emulation::settings.watching = on; }
+
 void set_device(int64_t processors, int64_t shared_bytes, int64_t capability, int64_t cache_bytes) {
   emulation::device = {static_cast<int>(processors), static_cast<int>(shared_bytes),
                        static_cast<int>(capability), static_cast<int>(cache_bytes)};
@@ -58,6 +60,7 @@ TORCH_LIBRARY(mmdk_emulation, library) {
               set_device);
   library.def("set_counting(bool on, int l2_bytes) -> ()", set_counting);
   library.def("counters() -> Dict(str, Dict(str, int))", counters);
+  library.def("watch_for_races(bool on) -> ()", watch_for_races);
   library.def("guard_memory(bool on) -> ()", emulation::guard_memory);
   library.def(
       "deform_kernel2d(Tensor input, Tensor weight, Tensor? kernel_offset, Tensor? image_offset, "

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <list>
-#include <set>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -19,14 +18,43 @@ constexpr int kBanks = 32;
 struct Instruction {
   Access access;
   int bytes;
-  std::vector<std::pair<int, uint64_t>> lanes;
+  uint32_t lanes = 0;
+  std::array<uint64_t, kWarp> addresses;
+
+  Instruction(Access access, int bytes) : access(access), bytes(bytes) {}
 };
 
 // An access of a lane belongs to the warp's instruction at the same place in the code that was
 // reached as often by the other lanes.
+struct Site {
+  std::array<uint32_t, kWarp> reached{};
+  std::vector<size_t> instructions;  // places in the log
+};
+
 struct WarpLog {
-  std::unordered_map<const void*, std::array<uint32_t, kWarp>> reached;
-  std::unordered_map<const void*, std::vector<Instruction>> instructions;
+  std::unordered_map<uint64_t, Site> sites;
+  std::vector<Instruction> instructions;
+};
+
+// Different numbers, at most so many.
+template <int most>
+class Distinct {
+ public:
+  bool insert(uint64_t number) {
+    // Neighbouring lanes mostly bring what was there last.
+    for (int i = size_; i-- > 0;) {
+      if (numbers_[i] == number) return false;
+    }
+    numbers_[size_++] = number;
+    return true;
+  }
+  const uint64_t* begin() const { return numbers_.data(); }
+  const uint64_t* end() const { return numbers_.data() + size_; }
+  int size() const { return size_; }
+
+ private:
+  int size_ = 0;
+  std::array<uint64_t, most> numbers_;
 };
 
 // Sectors by when they were used last; the one unused longest is given up for a new one.
@@ -68,17 +96,18 @@ class Cache {
 };
 
 std::map<std::string, Counters> by_kernel;
-std::unordered_map<int, WarpLog> warps;
+Counters* of_launch = nullptr;
+std::array<WarpLog, kMostThreads / kWarp> warps;
 std::unordered_set<uint64_t> loaded, stored;  // sectors of a block
 Cache l2;
 
 void count_global(const Instruction& instruction, Counters& to) {
-  std::set<uint64_t> sectors;
-  for (const auto& [lane, address] : instruction.lanes) {
-    for (uint64_t sector = address / kSector; sector <= (address + instruction.bytes - 1) / kSector;
-         ++sector) {
-      sectors.insert(sector);
-    }
+  Distinct<2 * kWarp> sectors;
+  for (int lane = 0; lane < kWarp; ++lane) {
+    if ((instruction.lanes >> lane & 1) == 0) continue;
+    const uint64_t address = instruction.addresses[lane];
+    sectors.insert(address / kSector);
+    sectors.insert((address + instruction.bytes - 1) / kSector);
   }
   const bool loads = instruction.access == Access::kGlobalLoad;
   if (loads) {
@@ -88,7 +117,7 @@ void count_global(const Instruction& instruction, Counters& to) {
   } else {
     ++to.global_atomics;
   }
-  (loads ? to.sectors_loaded : to.sectors_stored) += static_cast<int64_t>(sectors.size());
+  (loads ? to.sectors_loaded : to.sectors_stored) += sectors.size();
   for (const uint64_t sector : sectors) {
     // Atomic additions are made in L2, each of them.
     const bool first = instruction.access == Access::kGlobalAtomic ||
@@ -105,16 +134,18 @@ int wavefronts(const Instruction& instruction) {
   const int together = instruction.bytes <= 4 ? kWarp : kWarp * 4 / instruction.bytes;
   int total = 0;
   for (int first = 0; first < kWarp; first += together) {
-    std::array<std::set<uint64_t>, kBanks> words;
-    for (const auto& [lane, address] : instruction.lanes) {
-      if (lane < first || lane >= first + together) continue;
+    std::array<Distinct<kWarp>, kBanks> words;
+    int most = 0;
+    for (int lane = first; lane < first + together; ++lane) {
+      if ((instruction.lanes >> lane & 1) == 0) continue;
+      const uint64_t address = instruction.addresses[lane];
       for (uint64_t word = address / 4; word <= (address + instruction.bytes - 1) / 4; ++word) {
-        words[word % kBanks].insert(word);
+        auto& bank = words[word % kBanks];
+        bank.insert(word);
+        most = std::max(most, bank.size());
       }
     }
-    size_t most = 0;
-    for (const auto& bank : words) most = std::max(most, bank.size());
-    total += static_cast<int>(most);
+    total += most;
   }
   return total;
 }
@@ -130,43 +161,57 @@ void count(const Instruction& instruction, Counters& to) {
 
 }  // namespace
 
-Counters& counters() { return by_kernel[kernel_name()]; }
+Counters& counters() { return *of_launch; }
 std::map<std::string, Counters>& all_counters() { return by_kernel; }
 void reset_counters() {
   by_kernel.clear();
   l2.resize(settings.l2_bytes);
 }
 
-void count_access(Access access, const void* pointer, int bytes, const void* site) {
+void start_launch_counters() {
+  of_launch = &by_kernel[kernel_name()];
+  // What a launch that failed has left.
+  for (WarpLog& log : warps) log = WarpLog();
+  loaded.clear();
+  stored.clear();
+}
+
+void count_access(Access access, const void* pointer, int bytes, const void* place) {
   WarpLog& log = warps[thread_number() / kWarp];
-  const uint32_t times = log.reached[site][lane()]++;
-  auto& instructions = log.instructions[site];
-  while (instructions.size() <= times) instructions.push_back({access, bytes, {}});
-  instructions[times].lanes.emplace_back(lane(), reinterpret_cast<uint64_t>(pointer));
+  Site& site = log.sites[reinterpret_cast<uint64_t>(place) * 8 + static_cast<uint64_t>(access)];
+  const uint32_t times = site.reached[lane()]++;
+  if (times == site.instructions.size()) {
+    site.instructions.push_back(log.instructions.size());
+    log.instructions.emplace_back(access, bytes);
+  }
+  Instruction& instruction = log.instructions[site.instructions[times]];
+  instruction.lanes |= 1u << lane();
+  instruction.addresses[lane()] = reinterpret_cast<uint64_t>(pointer);
 }
 
 void flush_warps() {
-  Counters& to = counters();
-  for (const auto& [number, log] : warps) {
-    for (const auto& [site, instructions] : log.instructions) {
-      for (const Instruction& instruction : instructions) count(instruction, to);
+  for (WarpLog& log : warps) {
+    for (const Instruction& instruction : log.instructions) count(instruction, *of_launch);
+    log.instructions.clear();
+    for (auto& [place, site] : log.sites) {
+      site.reached.fill(0);
+      site.instructions.clear();
     }
   }
-  warps.clear();
 }
 
 void finish_block_counters() {
   flush_warps();
   loaded.clear();
   stored.clear();
-  ++counters().blocks;
-  counters().threads += static_cast<int64_t>(block_extent.count());
+  ++of_launch->blocks;
+  of_launch->threads += static_cast<int64_t>(block_extent.count());
 }
 
 void finish_launch_counters() {
   // What the next kernel finds in L2 is not counted for it.
-  l2.write_back(counters());
-  ++counters().launches;
+  l2.write_back(*of_launch);
+  ++of_launch->launches;
 }
 
 }  // namespace emulation

@@ -11,33 +11,32 @@
 namespace emulation {
 
 constexpr int kWarp = 32;
+constexpr int kMostThreads = 1024;  // of a block
 
 struct Settings {
   uint64_t seed = 0;
   bool counting = false;  // in issue order, and without looking for races
+  bool watching = true;   // for races
   uint64_t l2_bytes = 4 << 20;
 };
 extern Settings settings;
 
 // How far a thread has come, for telling which accesses are ordered.
 struct Moment {
-  int64_t block = -1;
-  int thread = -1;
+  int block = -1, thread = -1;
   uint32_t barriers = 0;  // of the block that it has passed
-  uint32_t meetings = 0;  // with its warp
-
-  // Whether what happened then comes before what happens now in any schedule.
-  bool before(const Moment& now) const {
-    if (block != now.block) return false;
-    if (thread == now.thread || barriers < now.barriers) return true;
-    return thread / kWarp == now.thread / kWarp && meetings < now.meetings;
-  }
+  uint32_t meetings = 0;  // with lanes of its warp
 };
 
 // Of the thread that runs.
 const Moment& now();
-int64_t block_number();
 int thread_number();
+
+// Whether what happened then comes before what happens now in any schedule.
+bool comes_before_now(const Moment& then);
+
+// As synchronize_warp, but as a part of another instruction.
+void meet_lanes(uint32_t lanes);
 
 // Throws c10::Error: what went wrong, in which kernel, block and thread, at which line.
 [[noreturn]] void fail(const std::string& what);
@@ -53,6 +52,9 @@ std::string name_of(const void* function);
 void start_launch_memory();
 void start_block_memory(size_t shared_bytes);
 void observe_memory(Access access, const void* pointer, int bytes);
+// Shared memory is neither to be read nor to be written between the two.
+void start_copy(void* shared, const void* global, int bytes);
+void finish_copy(void* shared, const void* global, int bytes);
 // Takes tensors from guarded memory, whose borders are watched, or no longer.
 void guard_memory(bool on);
 
@@ -65,13 +67,14 @@ struct Counters {
   int64_t dram_loads = 0, dram_stores = 0;         // those that are not in L2 either
   int64_t shared_loads = 0, shared_stores = 0;     // instructions of warps
   int64_t shared_wavefronts = 0;  // that these take, one each if there are no bank conflicts
-  int64_t barriers = 0, exchanges = 0, mmas = 0;
+  int64_t barriers = 0, exchanges = 0, mmas = 0;  // of blocks, of warps, of warps
 };
 Counters& counters();
 std::map<std::string, Counters>& all_counters();
 void reset_counters();
 void count_access(Access access, const void* pointer, int bytes, const void* site);
 void flush_warps();  // at barriers and at the end of a block
+void start_launch_counters();
 void finish_block_counters();
 void finish_launch_counters();
 

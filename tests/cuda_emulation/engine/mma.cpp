@@ -22,8 +22,7 @@ float part(uint32_t word, int which) {
 struct Fragments {
   uint32_t a[4], b[2];
 };
-constexpr int kMostWarps = 32;
-Fragments fragments[kMostWarps][kWarp];
+Fragments fragments[kMostThreads / kWarp][kWarp];
 
 constexpr uint32_t kAllLanes = 0xffffffffu;
 
@@ -34,7 +33,7 @@ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
   Fragments* const warp = fragments[thread_number() / kWarp];
   std::copy(a, a + 4, warp[lane()].a);
   std::copy(b, b + 2, warp[lane()].b);
-  synchronize_warp(kAllLanes);
+  meet_lanes(kAllLanes);
   // Of lane l: rows l / 4 and l / 4 + 8 of A and D; columns l % 4 * 2 and the next, of A also those
   // 8 further on; of B column l / 4 and the rows that A has as columns.
   float left[16][16], right[16][8];
@@ -47,7 +46,7 @@ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
       for (int i = 0; i < 2; ++i) right[pair + i * 8 + j][group] = part<T>(warp[from].b[i], j);
     }
   }
-  synchronize_warp(kAllLanes);
+  meet_lanes(kAllLanes);
   const int group = lane() / 4, pair = lane() % 4 * 2;
   for (int i = 0; i < 4; ++i) {
     const int row = group + i / 2 * 8, column = pair + i % 2;

@@ -1,10 +1,13 @@
 // One fibre for each thread of a block, block after block, in an order that a seed decides.
 #include <c10/util/Exception.h>
+#include <sys/mman.h>
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdio>
 #include <exception>
-#include <memory>
 #include <random>
 #include <string_view>
 #include <utility>
@@ -21,29 +24,42 @@ Settings settings;
 
 namespace {
 
-constexpr size_t kStackBytes = 256 << 10;
+constexpr size_t kStackBytes = 512 << 10;
+constexpr size_t kStackGuard = 64 << 10;  // below a stack, not to be touched
 // Of the accesses after which another thread may go on; most interleave at barriers anyway.
 constexpr int kPreemptOneIn = 24;
 
 enum class State { kReady, kAtBarrier, kInWarp, kDone };
 
+unsigned char* make_stack() {
+  void* const memory = mmap(nullptr, kStackGuard + kStackBytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  TORCH_CHECK(memory != MAP_FAILED, "emulation: no memory for a stack");
+  mprotect(memory, kStackGuard, PROT_NONE);
+  return static_cast<unsigned char*>(memory) + kStackGuard;
+}
+
+// Kept for the next blocks and launches.
 struct Fibre {
   ucontext_t context{};
-  std::unique_ptr<unsigned char[]> stack{new unsigned char[kStackBytes]};
+  unsigned char* stack = make_stack();
   SanitizedFibre sanitized;
   State state = State::kReady;
   Index index;
   Moment moment;
+  std::array<uint32_t, kWarp> seen;          // meetings of the warp's lanes that come before now
   std::pair<std::string_view, int> barrier;  // that it waits at: file and line
 };
 
-// Lanes meet here; what they gave is kept for the slowest until two meetings later.
-struct Warp {
+// Some lanes of a warp meet here; what they gave is kept for the slowest until they have met twice
+// more.
+struct Meeting {
   uint64_t values[2][kWarp];
-  uint32_t arrived = 0, lanes = 0;
-  uint32_t meetings = 0;
-  SanitizedOrder order;
+  uint32_t arrived = 0;
+  int number = 0;
+  SanitizedOrder order[2];
 };
+using Warp = std::map<uint32_t, Meeting>;  // by lanes
 
 struct Copy {
   void* shared;
@@ -60,8 +76,9 @@ struct Launch {
   int done = 0;
   int64_t block = 0;
   std::mt19937_64 random;
+  std::string complaint;  // about the thread that goes on next, which then fails
   std::exception_ptr error;
-  SanitizedOrder barrier, whole;
+  SanitizedOrder barrier[2], whole;
 };
 
 ucontext_t scheduler_context;
@@ -76,6 +93,7 @@ Fibre& me() { return fibres[current]; }
 void to_scheduler() {
   scheduler_fibre.enter();
   swapcontext(&me().context, &scheduler_context);
+  if (!running->complaint.empty()) fail(running->complaint);
 }
 
 void run_thread() {
@@ -104,7 +122,7 @@ void prepare_fibres() {
   for (int i = 0; i < threads; ++i) {
     Fibre& fibre = fibres[i];
     getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.get();
+    fibre.context.uc_stack.ss_sp = fibre.stack;
     fibre.context.uc_stack.ss_size = kStackBytes;
     fibre.context.uc_link = nullptr;
     makecontext(&fibre.context, run_thread, 0);
@@ -112,7 +130,8 @@ void prepare_fibres() {
     fibre.state = State::kReady;
     fibre.index = {i % block_extent.x, i / block_extent.x % block_extent.y,
                    i / block_extent.x / block_extent.y};
-    fibre.moment = {running->block, i, 0, 0};
+    fibre.moment = {static_cast<int>(running->block), i, 0, 0};
+    fibre.seen.fill(0);
     running->ready.push_back(i);
   }
   running->done = 0;
@@ -128,6 +147,12 @@ void make_ready(int thread) {
 std::string describe(int thread) {
   const Index& index = fibres[thread].index;
   return c10::str("thread (", index.x, ", ", index.y, ", ", index.z, ")");
+}
+
+std::string bits(uint32_t lanes) {
+  std::array<char, 16> text;
+  std::snprintf(text.data(), text.size(), "0x%x", lanes);
+  return text.data();
 }
 
 // Nobody can go on: all wait at one barrier, or something is wrong.
@@ -148,18 +173,26 @@ void pass_barrier() {
     }
   }
   if (in_warp >= 0) {
-    current = in_warp;
-    const Warp& warp = running->warps[in_warp / kWarp];
-    fail(c10::str("deadlock: ", describe(in_warp),
-                  " waits for lanes of its warp that do not come: of the lanes ", warp.lanes,
-                  " only ", warp.arrived, " have (bit masks)"));
+    running->complaint = "deadlock: lanes of the warp do not come";
+    for (const auto& [lanes, meeting] : running->warps[in_warp / kWarp]) {
+      if (meeting.arrived == 0) continue;
+      running->complaint +=
+          c10::str(", of the lanes ", bits(lanes), " only ", bits(meeting.arrived), " have");
+    }
+    make_ready(in_warp);
+    return;
   }
-  if (at_barrier >= 0 && (done >= 0 || other_barrier >= 0)) {
-    current = at_barrier;
-    fail(done >= 0 ? c10::str("divergent barrier: ", describe(at_barrier),
-                              " waits for the block, but ", describe(done), " has returned")
-                   : c10::str("divergent barrier: ", describe(at_barrier), " and ",
-                              describe(other_barrier), " wait for the block at different places"));
+  if (done >= 0 || other_barrier >= 0) {
+    running->complaint = "divergent barrier: ";
+    if (done >= 0) {
+      running->complaint += describe(done) + " has returned";
+    } else {
+      const auto& [file, line] = fibres[other_barrier].barrier;
+      running->complaint += c10::str(describe(other_barrier), " waits at another, at ",
+                                     file.substr(file.find_last_of('/') + 1), ":", line);
+    }
+    make_ready(at_barrier);
+    return;
   }
   if (settings.counting) {
     flush_warps();
@@ -174,12 +207,15 @@ void pass_barrier() {
 void run_block() {
   prepare_fibres();
   const int threads = static_cast<int>(block_extent.count());
+  struct Destroy {
+    int threads;
+    ~Destroy() {
+      for (int i = 0; i < threads; ++i) fibres[i].sanitized.destroy();
+    }
+  } destroy{threads};
   while (running->done < threads) {
     auto& ready = running->ready;
-    if (ready.empty()) {
-      pass_barrier();
-      current = -1;
-    }
+    if (ready.empty()) pass_barrier();
     const size_t pick = settings.counting ? ready.size() - 1 : running->random() % ready.size();
     std::swap(ready[pick], ready.back());
     const int thread = ready.back();
@@ -190,14 +226,14 @@ void run_block() {
     if (fibres[thread].state == State::kReady) ready.push_back(thread);
   }
   running->whole.acquire();
-  for (int i = 0; i < threads; ++i) fibres[i].sanitized.destroy();
 }
 
 void check_launch(const void* kernel, size_t shared_bytes) {
   const uint64_t threads = block_extent.count();
-  TORCH_CHECK(grid_extent.count() > 0 && threads > 0 && threads <= 1024,
+  TORCH_CHECK(grid_extent.count() > 0 && threads > 0 && threads <= kMostThreads,
               "emulation: ", running->kernel, " is launched with ", grid_extent.count(),
-              " blocks of ", threads, " threads, expected at least one block of 1 to 1024");
+              " blocks of ", threads, " threads, expected at least one block of 1 to ",
+              kMostThreads);
   const int allowed =
       std::max(48 * 1024, allowed_shared_bytes.count(kernel) ? allowed_shared_bytes[kernel] : 0);
   TORCH_CHECK(static_cast<int64_t>(shared_bytes) <= allowed &&
@@ -207,38 +243,64 @@ void check_launch(const void* kernel, size_t shared_bytes) {
               ": what cudaFuncSetAttribute has allowed, and the device has");
 }
 
-// Meets the lanes and says what number the meeting had.
-uint32_t meet(uint32_t lanes) {
-  Warp& warp = running->warps[current / kWarp];
-  if ((lanes >> lane() & 1) == 0) fail("a lane meets its warp for lanes without itself");
-  if (warp.arrived == 0) warp.lanes = lanes;
-  if (warp.lanes != lanes) fail("lanes of a warp meet for different lanes");
-  warp.order.release();
-  warp.arrived |= 1u << lane();
-  const uint32_t meeting = warp.meetings;
-  if (warp.arrived != lanes) {
+// The lanes are all there: what each has done or seen comes before whatever they do next.
+void finish(uint32_t lanes, Meeting& meeting) {
+  Fibre* const warp = &fibres[current / kWarp * kWarp];
+  std::array<uint32_t, kWarp> seen{};
+  for (int i = 0; i < kWarp; ++i) {
+    if ((lanes >> i & 1) == 0) continue;
+    for (int j = 0; j < kWarp; ++j) seen[j] = std::max(seen[j], warp[i].seen[j]);
+    seen[i] = ++warp[i].moment.meetings;
+  }
+  for (int i = 0; i < kWarp; ++i) {
+    if ((lanes >> i & 1) == 0) continue;
+    warp[i].seen = seen;
+    if (warp[i].state == State::kInWarp) make_ready(current / kWarp * kWarp + i);
+  }
+  meeting.arrived = 0;
+  ++meeting.number;
+}
+
+// Waits for the lanes of the warp and returns what each gave.
+const uint64_t* meet(uint32_t lanes, uint64_t value) {
+  const int threads = static_cast<int>(block_extent.count()) - current / kWarp * kWarp;
+  if (threads < kWarp && lanes >> threads != 0) {
+    fail(c10::str("a warp of ", threads, " threads is to meet for the lanes ", bits(lanes)));
+  }
+  if ((lanes >> lane() & 1) == 0) {
+    fail(c10::str("a lane meets its warp for lanes without itself, ", bits(lanes)));
+  }
+  Meeting& meeting = running->warps[current / kWarp][lanes];
+  const int parity = meeting.number % 2;
+  meeting.values[parity][lane()] = value;
+  meeting.order[parity].release();
+  meeting.arrived |= 1u << lane();
+  if (meeting.arrived == lanes) {
+    finish(lanes, meeting);
+  } else {
     me().state = State::kInWarp;
     to_scheduler();
-  } else {
-    if (settings.counting) ++counters().exchanges;
-    warp.arrived = 0;
-    ++warp.meetings;
-    const int first = current / kWarp * kWarp;
-    for (int i = 0; i < kWarp; ++i) {
-      if ((lanes >> i & 1) == 0) continue;
-      fibres[first + i].moment.meetings = warp.meetings;
-      if (fibres[first + i].state == State::kInWarp) make_ready(first + i);
-    }
   }
-  warp.order.acquire();
-  return meeting;
+  meeting.order[parity].acquire();
+  return meeting.values[parity];
+}
+
+void count_exchange(uint32_t lanes) {
+  if (settings.counting && lane() == std::countr_zero(lanes)) ++counters().exchanges;
 }
 
 }  // namespace
 
 const Moment& now() { return me().moment; }
-int64_t block_number() { return running->block; }
 int thread_number() { return current; }
+
+bool comes_before_now(const Moment& then) {
+  const Fibre& fibre = me();
+  if (then.block != fibre.moment.block) return then.block < 0;  // none at all
+  if (then.thread == current || then.barriers < fibre.moment.barriers) return true;
+  return then.thread / kWarp == current / kWarp && then.meetings < fibre.seen[then.thread % kWarp];
+}
+
 int lane() { return current % kWarp; }
 
 const std::string& kernel_name() {
@@ -266,40 +328,49 @@ void observe(Access access, const void* pointer, int bytes) {
 void synchronize_block(const char* file, int line) {
   me().barrier = {file, line};
   me().state = State::kAtBarrier;
-  running->barrier.release();
+  SanitizedOrder& order = running->barrier[me().moment.barriers % 2];
+  order.release();
   to_scheduler();
-  running->barrier.acquire();
+  order.acquire();
 }
 
-void synchronize_warp(uint32_t lanes) { meet(lanes); }
+void meet_lanes(uint32_t lanes) { meet(lanes, 0); }
+
+void synchronize_warp(uint32_t lanes) {
+  count_exchange(lanes);
+  meet(lanes, 0);
+}
 
 uint64_t exchange(uint32_t lanes, uint64_t value, int from) {
-  if ((lanes >> from & 1) == 0) fail("a lane reads from one that does not take part");
-  Warp& warp = running->warps[current / kWarp];
-  warp.values[warp.meetings % 2][lane()] = value;
-  const uint32_t meeting = meet(lanes);
-  return warp.values[meeting % 2][from];
+  if (from < 0 || from >= kWarp || (lanes >> from & 1) == 0) {
+    fail(c10::str("a lane reads from lane ", from, ", which is none of ", bits(lanes)));
+  }
+  count_exchange(lanes);
+  return meet(lanes, value)[from];
 }
 
 uint32_t vote(uint32_t lanes, bool value) {
-  Warp& warp = running->warps[current / kWarp];
-  warp.values[warp.meetings % 2][lane()] = value;
-  const uint32_t meeting = meet(lanes);
+  count_exchange(lanes);
+  const uint64_t* const values = meet(lanes, value);
   uint32_t result = 0;
   for (int i = 0; i < kWarp; ++i) {
-    if ((lanes >> i & 1) != 0 && warp.values[meeting % 2][i] != 0) result |= 1u << i;
+    if ((lanes >> i & 1) != 0 && values[i] != 0) result |= 1u << i;
   }
   return result;
 }
 
 void copy_async(void* shared, const void* global, int bytes) {
-  observe_memory(Access::kGlobalLoad, global, bytes);
+  start_copy(shared, global, bytes);
+  if (settings.counting) {
+    count_access(Access::kGlobalLoad, global, bytes, __builtin_return_address(0));
+    count_access(Access::kSharedStore, shared, bytes, __builtin_return_address(0));
+  }
   running->copies[current].push_back({shared, global, bytes});
 }
 
 void wait_copies() {
   for (const Copy& copy : running->copies[current]) {
-    observe_memory(Access::kSharedStore, copy.shared, copy.bytes);
+    finish_copy(copy.shared, copy.global, copy.bytes);
     std::memcpy(copy.shared, copy.global, copy.bytes);
   }
   running->copies[current].clear();
@@ -323,6 +394,7 @@ void launch(const void* kernel, Extent grid, Extent block, size_t shared_bytes,
   check_launch(kernel, shared_bytes);
   scheduler_fibre.adopt();
   start_launch_memory();
+  if (settings.counting) start_launch_counters();
   std::vector<int64_t> order(grid.count());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
   if (!settings.counting) std::shuffle(order.begin(), order.end(), launched.random);

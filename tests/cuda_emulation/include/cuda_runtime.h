@@ -35,15 +35,19 @@ inline void __syncwarp(unsigned lanes = 0xffffffffu) { emulation::synchronize_wa
 
 template <typename T>
 T __shfl_sync(unsigned lanes, T value, int from, int width = 32) {
-  return emulation::shuffle(lanes, value, emulation::lane() / width * width + from % width, width);
+  const int first = emulation::lane() & -width;
+  return emulation::shuffle(lanes, value, first + (from & (width - 1)));
 }
 template <typename T>
 T __shfl_xor_sync(unsigned lanes, T value, int mask, int width = 32) {
-  return emulation::shuffle(lanes, value, emulation::lane() ^ mask, width);
+  const int from = emulation::lane() ^ mask, end = (emulation::lane() & -width) + width;
+  return emulation::shuffle(lanes, value, from < end ? from : emulation::lane());
 }
 template <typename T>
 T __shfl_down_sync(unsigned lanes, T value, unsigned by, int width = 32) {
-  return emulation::shuffle(lanes, value, emulation::lane() + static_cast<int>(by), width);
+  const int from = emulation::lane() + static_cast<int>(by);
+  const int end = (emulation::lane() & -width) + width;
+  return emulation::shuffle(lanes, value, from < end ? from : emulation::lane());
 }
 
 inline unsigned __ballot_sync(unsigned lanes, int value) {

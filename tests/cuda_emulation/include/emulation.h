@@ -68,12 +68,11 @@ struct Device {
 extern Device device;
 
 template <typename T>
-T shuffle(uint32_t lanes, T value, int from, int width) {
+T shuffle(uint32_t lanes, T value, int from) {
   static_assert(sizeof(T) <= sizeof(uint64_t));
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof(T));
-  const int first = lane() / width * width;
-  bits = exchange(lanes, bits, from < first || from >= first + width ? lane() : from);
+  bits = exchange(lanes, bits, from);
   std::memcpy(&value, &bits, sizeof(T));
   return value;
 }
