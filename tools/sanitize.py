@@ -88,7 +88,8 @@ SANITIZERS = {
         tests=[
             'tests/cuda_emulation/test_operator.py',
             '-k',
-            '(test_float64 and 1 or fixed_order) and (everything or wide_8 or dense_dcn or global_dcn)',
+            '(test_float64 and 1 or fixed_order) and '
+            '(everything or wide_8 or dense_dcn or global_dcn)',
         ],
         # The emulator's own search for races would be first.
         operators='from tests.cuda_emulation import emulator; import torch; emulator.load(); '
