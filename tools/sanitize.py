@@ -85,7 +85,12 @@ SANITIZERS = {
         planted={
             'missing_barrier(torch.zeros(64))': r'ThreadSanitizer: data race(.|\n)*planted\.cu:\d'
         },
-        tests=['tests/cuda_emulation/test_operator.py', '-k', 'test_float64 and 1'],
+        tests=[
+            'tests/cuda_emulation/test_operator.py',
+            '-k',
+            '(test_float64 and 1 or fixed_order) and '
+            '(everything or wide_8 or dense_dcn or global_dcn)',
+        ],
         # The emulator's own search for races would be first.
         operators='from tests.cuda_emulation import emulator; import torch; emulator.load(); '
         'torch.ops.mmdk_emulation.watch_for_races(False); torch.ops.mmdk_emulation',
