@@ -146,7 +146,8 @@ def test_offsets_in_a_column_of_any_stride():
     case = Case('column', size=(7, 1), image_offset_groups=1, mask_groups=1)
 
     def in_a_column(tensor):
-        return torch.empty(tensor.numel()).as_strided(tensor.shape, (*tensor.stride()[:3], 7))
+        strided = torch.empty(tensor.numel(), dtype=tensor.dtype)
+        return strided.as_strided(tensor.shape, (*tensor.stride()[:3], 7))
 
     with emulated():
         tensors = guarded(case.tensors())
@@ -239,6 +240,8 @@ def test_in_parts(case, fixed_order):
 
 def test_gradients_have_the_strides_that_shape_inference_says():
     for case in MATRIX:
+        if case.batch == 0:
+            continue  # clones of empty tensors forget their memory format
         tensors = case.tensors(dtype=torch.float32)
         tensors['input'] = tensors['input'].contiguous(memory_format=torch.channels_last)
         with emulated():
