@@ -274,6 +274,22 @@ def positions_beyond_int32(device, groups, layout, shape):
     assert not last.any()
 
 
+def outputs_beyond_int32(device, groups, layout, shape):
+    """One output for each position of such an image."""
+    _, _, height, width = shape
+    x = torch.zeros(shape, dtype=torch.float16, device=device)
+    x = LAYOUTS[layout](x)
+    rows = [0, height // 2, height - 1]
+    x[:, :, rows] = (torch.arange(width) % 1000).to(x)
+    weight = torch.full((2, 1), 2.0) if groups == 2 else torch.tensor([[2.0, 0], [0, 2.0]])
+    weight = weight.to(x)[..., None, None]
+    bias = torch.tensor([0.0, 1.0]).to(x)
+    offset = torch.zeros(1, 2, height, width, dtype=torch.float16, device=device)
+    output = deform_kernel2d(x, weight, offset, bias=bias, kernel_size=1)
+    for row in [*rows, height - 2]:
+        assert torch.equal(output[:, :, row], 2 * x[:, :, row] + bias[:, None]), row
+
+
 def layer_follows_its_device(device, **options):
     """A layer and its input, moved: the same function, and it trains there."""
     layer = DeformKernel2d(8, 8, 3, padding=1, **options).double()

@@ -25,7 +25,8 @@ def run(*arguments, device='cpu'):
 
 @pytest.mark.slow
 def test_what_is_asked_holds_on_the_cpu():
-    status, output = run()
+    """The matrix is asked below, random cases in tests/ops."""
+    status, output = run('-k', 'not matrix and not random')
     assert status == 0, output[-5000:]
     assert 'passed' in output
 
@@ -102,7 +103,8 @@ def test_other_bits_are_noticed():
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
 @pytest.mark.parametrize('groups', [1, 2])
 def test_positions_of_a_small_image(groups, layout):
-    checks.positions_beyond_int32('cpu', groups, layout, (1, 2, 2**5 + 1, 2**8))
+    for check in (checks.positions_beyond_int32, checks.outputs_beyond_int32):
+        check('cpu', groups, layout, (1, 2, 2**5 + 1, 2**8))
 
 
 def test_calls_for_the_sanitizer(capsys):

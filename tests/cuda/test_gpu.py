@@ -199,18 +199,19 @@ def test_sample_kernel_with_float32_offsets(dtype):
 
 LARGE = (1, 2, 2**15 + 1, 2**15)  # 2**31 + 2**16 numbers, 4 GiB
 # Inputs, gradients and, dense, copies of both and sums in float32.
-GIBIBYTES = {2: 16, 1: 40}
+GIBIBYTES = {2: 20, 1: 40}
 
 
 @only_on_a_gpu
+@each('check', [checks.positions_beyond_int32, checks.outputs_beyond_int32], lambda c: c.__name__)
 @each('layout', FORMATS)
 @each('groups', [1, 2])
-def test_more_numbers_than_int32_counts(groups, layout):
+def test_more_numbers_than_int32_counts(check, groups, layout):
     torch.cuda.empty_cache()
     free, needed = torch.cuda.mem_get_info(DEVICE)[0] / 2**30, GIBIBYTES[groups]
     if free < needed:
         pytest.skip(f'{free:.0f} GiB of GPU memory are free, needed: {needed}')
-    checks.positions_beyond_int32(DEVICE, groups, layout, LARGE)
+    check(DEVICE, groups, layout, LARGE)
     torch.cuda.empty_cache()
 
 
