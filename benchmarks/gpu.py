@@ -14,7 +14,6 @@ the fastest. No GPU has run this so far.
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -240,12 +239,16 @@ def main() -> None:
     reason = why_no_gpu()
     if reason:
         sys.exit(f'error: nothing to measure: {reason}')
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True
+    choose_arithmetic()
     measured, _ = run(__doc__, measurements(), pairs=5, machine=machine)
     failed = [row for row in measured if row.get('missing', '').startswith('mmdk:')]
     if failed:
         sys.exit(f'error: {len(failed)} of {len(measured)} calls of mmdk failed')
+
+
+def choose_arithmetic() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
 
 
 if __name__ == '__main__':

@@ -205,6 +205,7 @@ class TestGpu:
     @pytest.mark.parametrize('missing, message', [('it: no', None), ('mmdk: no', '1 of 1')])
     def test_ours_has_to_run_peers_need_not(self, monkeypatch, missing, message):
         monkeypatch.setattr(gpu, 'why_no_gpu', lambda: '')
+        monkeypatch.setattr(gpu, 'choose_arithmetic', lambda: None)
         monkeypatch.setattr(gpu, 'run', lambda *_, **__: ([{'missing': missing}], None))
         if message is None:
             gpu.main()

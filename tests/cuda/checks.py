@@ -6,6 +6,7 @@ The expected numbers are those of the CPU's operator in float64 on the same, rou
 import contextlib
 import dataclasses
 import functools
+import os
 
 import torch
 from torch import nn
@@ -20,14 +21,22 @@ from tests.ops.test_gradients import smooth_tensors
 OFFSETS = ('kernel_offset', 'image_offset', 'mask')
 
 
+# Without it PyTorch refuses to call cuBLAS in deterministic mode. Read when cuBLAS is first called.
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+
+
 @contextlib.contextmanager
-def deterministic(on=True):
-    """Repeatable results; and what is allocated and not written is NaN."""
+def deterministic(on=True, poisoned=True):
+    """Repeatable results; if poisoned, what is allocated and not written is NaN."""
+    options = torch.utils.deterministic
+    before = options.fill_uninitialized_memory
     torch.use_deterministic_algorithms(on)
+    options.fill_uninitialized_memory = poisoned
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(False)
+        options.fill_uninitialized_memory = before
 
 
 def is_convolution(case):

@@ -3,9 +3,6 @@ import os
 import pytest
 import torch
 
-# Without it PyTorch refuses to call cuBLAS in deterministic mode. Read when cuBLAS is first called.
-os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-
 
 @pytest.fixture(autouse=True)
 def _no_tf32():
