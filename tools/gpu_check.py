@@ -1,8 +1,9 @@
 """Test and time mmdk on a GPU and write one report to attach to an issue; `make gpu-check`.
 
-The parts are the tests in tests/cuda, small calls under each tool of compute-sanitizer (where that
-is in PATH or in CUDA_HOME), and benchmarks/gpu.py. A part that fails stops none of the others. The
-exit status is 0 if all parts that could be run passed, otherwise 1.
+The parts are the tests in tests/cuda, of numbers and of streams, graphs and devices; small calls
+under each tool of compute-sanitizer (where that is in PATH or in CUDA_HOME); and benchmarks/gpu.py.
+A part that fails stops none of the others. The exit status is 0 if all parts that could be run
+passed, otherwise 1.
 
 Without a GPU, or without operators for one, it says what is missing, what it would run and how to
 get there, and ends with 1; with --dry-run it lists the parts anywhere, runs none and ends with 0.
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = Path('build', 'gpu-check')
 RESULTS = LOGS / 'benchmark.json'
 SANITIZER = 'compute-sanitizer'
+# A kernel that hangs is reported with the test that waits for it.
+PYTEST_OPTIONS = '-rs --tb=short -p no:cacheprovider -o faulthandler_timeout=300'.split()
 LIMIT_SECONDS = 3600
 LAST_LINES = 15
 
@@ -107,13 +110,11 @@ def parse_options() -> argparse.Namespace:
 
 def all_parts() -> list[Part]:
     python = [sys.executable]
-    files = [f'tests/cuda/{name}.py' for name in ('test_gpu', 'test_runtime')]
-    tests = [*python, '-m', 'pytest', *files, '-rs', '--tb=short']
-    # A kernel that hangs is reported with the test that waits for it.
-    tests += ['-p', 'no:cacheprovider', '-o', 'faulthandler_timeout=300']
     benchmark = [*python, '-W', 'ignore', '-m', 'benchmarks.gpu', '--out', str(RESULTS)]
     return [
-        Part('tests', tests),
+        # Two, since a kernel that fails ends the process: the other is tested all the same.
+        Part('tests', [*python, '-m', 'pytest', 'tests/cuda/test_gpu.py', *PYTEST_OPTIONS]),
+        Part('runtime', [*python, '-m', 'pytest', 'tests/cuda/test_runtime.py', *PYTEST_OPTIONS]),
         *(sanitizer(tool) for tool in ('memcheck', 'racecheck', 'initcheck', 'synccheck')),
         Part('benchmark', benchmark),
     ]
