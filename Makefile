@@ -6,8 +6,8 @@ CUDA := .venv-cuda/bin
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-quick test-oldest sanitize cuda-check cuda-build bench lint format \
-  clean clean-build python lint-tools
+.PHONY: help env demo test test-quick test-oldest sanitize cuda-check cuda-build gpu-check bench lint \
+  format clean clean-build python lint-tools
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 10 minutes)'
 	@echo 'make cuda-check   compile the CUDA kernels and check registers and instructions; needs nvcc, no GPU'
 	@echo 'make cuda-build   the whole extension with CUDA, in .venv-cuda (6 GB), and its CPU tests; needs nvcc'
+	@echo 'make gpu-check    env; then test and time mmdk on a GPU, and write gpu-report.md; needs a GPU and nvcc'
 	@echo 'make bench        env; then all benchmarks and their tables (about 25 minutes on an idle machine)'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
@@ -30,6 +31,7 @@ help:
 	@echo 'MAX_JOBS=2, CXX=g++-12  compilers at a time; the compiler'
 	@echo 'PYTEST_ARGS="-k layer"  more arguments for pytest'
 	@echo 'CUDA_CHECK_ARGS=...     more arguments for tools/cuda_check.py, as --update'
+	@echo 'GPU_CHECK_ARGS=...      more arguments for tools/gpu_check.py, as --dry-run'
 	@echo 'CUDA_HOME, TORCH_CUDA_ARCH_LIST=8.0   the CUDA toolkit; what cuda-build compiles for'
 
 python:
@@ -84,6 +86,9 @@ cuda-build: python
 	  sys.exit(None if found else 'error: the extension has no operators for CUDA')"
 	$(CUDA)/python -m pytest -o 'pythonpath=build/cuda .' -m 'not slow' \
 	  tests/ops tests/layers --ignore tests/ops/test_peers.py $(PYTEST_ARGS)
+
+gpu-check: env
+	$(BIN)/python -W ignore -m tools.gpu_check $(GPU_CHECK_ARGS)
 
 BENCHMARKS := operators variants memory scaling layers models
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from mmcv.ops import deform_conv2d, modulated_deform_conv2d
 from torch import Tensor
 
 from mmdk.ops import deform_kernel2d, reference
@@ -44,6 +43,7 @@ class Case:
             resolution and interpolated; 'zero'.
         memory_format: Of input and weight, as it is in a model that was brought to this format.
         dtype: Of all tensors.
+        device: Where all tensors are.
     """
 
     shape: tuple[int, int, int, int] = (1, 256, 100, 168)
@@ -60,6 +60,7 @@ class Case:
     spread: str = 'normal'
     memory_format: torch.memory_format = torch.channels_last
     dtype: torch.dtype = torch.float32
+    device: str = 'cpu'
 
     @property
     def conv_groups(self) -> int:
@@ -134,6 +135,9 @@ def plain(case: Case) -> Call:
 
 def mmcv_peer(case: Case) -> Call:
     """MMCV's deform_conv2d, or with a mask its modulated_deform_conv2d; contiguous, as they are."""
+    # Here, since not every MMCV has operators.
+    from mmcv.ops import deform_conv2d, modulated_deform_conv2d
+
     case = replace(case, memory_format=torch.contiguous_format)
     x, weight, offset = image(case), weights(case, case.kernel), image_offset(case)
     geometry = (case.stride, case.padding, case.dilation, case.conv_groups, case.offset_groups)
@@ -146,6 +150,23 @@ def mmcv_peer(case: Case) -> Call:
     )
 
 
+def torchvision_peer(case: Case) -> Call:
+    """torchvision's deform_conv2d, with a mask or without; contiguous, as it is."""
+    # Here, since not every PyTorch has a torchvision beside it.
+    from torchvision.ops import deform_conv2d
+
+    case = replace(case, memory_format=torch.contiguous_format)
+    x, weight, offset, factor = (
+        image(case),
+        weights(case, case.kernel),
+        image_offset(case),
+        mask(case),
+    )
+    geometry = (case.stride, case.padding, case.dilation)
+    leaves = (x, weight, offset) if factor is None else (x, weight, offset, factor)
+    return Call(lambda: deform_conv2d(x, offset, weight, None, *geometry, factor), leaves)
+
+
 def image(case: Case) -> Tensor:
     return leaf(torch.randn(case.shape), case)
 
@@ -156,7 +177,8 @@ def weights(case: Case, size: int) -> Tensor:
 
 
 def leaf(values: Tensor, case: Case) -> Tensor:
-    return values.to(case.dtype).contiguous(memory_format=case.memory_format).requires_grad_()
+    values = values.to(case.device, case.dtype)
+    return values.contiguous(memory_format=case.memory_format).requires_grad_()
 
 
 def kernel_offset(case: Case) -> Tensor | None:
@@ -174,13 +196,15 @@ def mask(case: Case) -> Tensor | None:
     if not case.mask:
         return None
     channels = case.offset_groups * case.kernel**2
-    return torch.rand(case.shape[0], channels, *case.out_size).to(case.dtype).requires_grad_()
+    values = torch.rand(case.shape[0], channels, *case.out_size)
+    return values.to(case.device, case.dtype).requires_grad_()
 
 
 def offsets(case: Case, size: tuple[int, int], deviation: float) -> Tensor:
     """Contiguous whatever the input's format."""
     shape = (case.shape[0], case.offset_groups * case.kernel**2 * 2, *size)
-    return (deviation * SPREADS[case.spread](shape)).to(case.dtype).requires_grad_()
+    values = deviation * SPREADS[case.spread](shape)
+    return values.to(case.device, case.dtype).requires_grad_()
 
 
 def smooth(shape: tuple[int, ...]) -> Tensor:

@@ -36,6 +36,10 @@ class Ratio:
     pairs: int | None = None
 
 
+class MissingError(Exception):
+    """There is no such number: a peer is not there, or refuses the call."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One cell of a table, not measured yet.
@@ -62,7 +66,10 @@ class Measurement:
 
 
 def run(
-    doc: str, measurements: Iterable[Measurement], pairs: int
+    doc: str,
+    measurements: Iterable[Measurement],
+    pairs: int,
+    machine: Callable[[int], dict] | None = None,
 ) -> tuple[list[dict], Path | None]:
     """The command of one benchmark: measures, prints, and writes JSON.
 
@@ -70,6 +77,7 @@ def run(
         doc: The benchmark's documentation, for --help.
         measurements: What there is to measure.
         pairs: How many pairs are timed by default.
+        machine: What the ratios may depend on, given the number of threads.
 
     Returns:
         The rows, as in the JSON, and the path it was written to.
@@ -80,11 +88,14 @@ def run(
     rows = []
     for measurement in measurements:
         if options.only in measurement.label:
-            ratio = measurement.measure(options.pairs)
-            rows.append(as_row(measurement, ratio))
+            rows.append(as_row(measurement, options.pairs))
             print(f'{measurement.label:<90} {cell(rows[-1])}', flush=True)
     if options.out:
-        results = {'command': command(options), 'machine': machine(options.threads), 'rows': rows}
+        results = {
+            'command': command(options),
+            'machine': (machine or this_machine)(options.threads),
+            'rows': rows,
+        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=1) + '\n')
     return rows, options.out
@@ -103,24 +114,29 @@ def parse_options(doc: str, pairs: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def time_pairs(ours: Callable, peer: Callable, pairs: int, scale: float = 1) -> Ratio:
-    """How many times as long `ours` takes as `peer`, times `scale`.
+def time_pairs(
+    ours: Callable,
+    peer: Callable,
+    pairs: int,
+    scale: float = 1,
+    clock: Callable[[Callable, int], float] | None = None,
+) -> Ratio:
+    """How many times as long `ours` takes as `peer`, times `scale`, by a clock like `seconds`.
 
     The two take turns in one process: a machine whose speed drifts, or that has other work to do,
     slows both alike.
     """
-    ours_repeats, peer_repeats = repeats(ours), repeats(peer)
-    ratios = [
-        scale * seconds(ours, ours_repeats) / seconds(peer, peer_repeats) for _ in range(pairs)
-    ]
+    clock = clock or seconds
+    ours_repeats, peer_repeats = repeats(ours, clock), repeats(peer, clock)
+    ratios = [scale * clock(ours, ours_repeats) / clock(peer, peer_repeats) for _ in range(pairs)]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios), pairs)
 
 
-def repeats(function: Callable) -> int:
+def repeats(function: Callable, clock: Callable[[Callable, int], float]) -> int:
     """How often to call a function for one timing. Warms it up: its first call may be slower."""
     end, quickest = time.perf_counter() + WARM_UP_SECONDS, math.inf
     while time.perf_counter() < end:
-        quickest = min(quickest, seconds(function, 1))
+        quickest = min(quickest, clock(function, 1))
     return math.ceil(LEAST_SECONDS / quickest)
 
 
@@ -131,13 +147,19 @@ def seconds(function: Callable, times: int) -> float:
     return (time.perf_counter() - start) / times
 
 
-def as_row(measurement: Measurement, ratio: Ratio) -> dict:
-    row = asdict(measurement) | asdict(ratio)
+def as_row(measurement: Measurement, pairs: int) -> dict:
+    try:
+        result = asdict(measurement.measure(pairs))
+    except MissingError as error:
+        result = {'missing': str(error)}
+    row = asdict(measurement) | result
     return {key: value for key, value in row.items() if key != 'measure' and value is not None}
 
 
 def cell(row: dict) -> str:
     """A row's ratio as people read it; bold where it misses its goal."""
+    if 'missing' in row:
+        return row['missing']
     text = number(row['ratio'])
     if row['ratio'] > row.get('goal', math.inf):
         text = f'**{text}**'
@@ -157,7 +179,7 @@ def command(options: argparse.Namespace) -> str:
     return f'python -m {name} --threads {options.threads} --pairs {options.pairs}{only}'
 
 
-def machine(threads: int) -> dict:
+def this_machine(threads: int) -> dict:
     """What the ratios may depend on."""
     packages = ('torch', 'mmengine', 'mmcv', 'mmdet')
     return {

@@ -40,12 +40,12 @@ def tables(path: Path) -> str:
 
 def source(results: dict) -> str:
     machine = results['machine']
-    packages = [name for name in ('torch', 'mmcv', 'mmdet') if name in machine]
+    packages = [n for n in ('torch', 'mmcv', 'mmdet', 'torchvision') if n in machine]
     versions = ', '.join(f'{name} {machine[name]}' for name in packages)
-    return (
-        f'`{results["command"]}`, on {machine["threads"]} threads of {machine["cpu"]} '
-        f'({machine["capability"]}), {versions}:\n'
-    )
+    place = f'{machine["threads"]} threads of {machine["cpu"]} ({machine["capability"]})'
+    if 'gpu' in machine:
+        place = f'{machine["gpu"]} ({machine["gpu_capability"]}), CUDA {machine["cuda"]}'
+    return f'`{results["command"]}`, on {place}, {versions}:\n'
 
 
 def as_table(name: str, rows: list[dict]) -> str:

@@ -6,9 +6,17 @@ import threading
 import pytest
 import torch
 
-from benchmarks import measure, report
+from benchmarks import gpu, measure, report
 from benchmarks.arithmetic import multiply_adds
-from benchmarks.cases import Case, composition, mmcv_peer, ours, plain, smooth
+from benchmarks.cases import (
+    Case,
+    composition,
+    mmcv_peer,
+    ours,
+    plain,
+    smooth,
+    torchvision_peer,
+)
 from benchmarks.peak import in_fresh_process, peak_growth
 from benchmarks.variants import VARIANTS
 
@@ -107,6 +115,14 @@ class TestCases:
         output, _ = with_seed(ours, case)[:2]
         torch.testing.assert_close(output, with_seed(mmcv_peer, case)[0], atol=1e-4, rtol=1e-4)
 
+    @pytest.mark.parametrize('mask', [False, True])
+    def test_equals_torchvision(self, mask):
+        pytest.importorskip('torchvision')
+        case = Case(SMALL, kernel_offset=None, image_offset=True, mask=mask)
+        output, _ = with_seed(ours, case)[:2]
+        expected = with_seed(torchvision_peer, case)[0]
+        torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
+
     def test_smooth_offsets_vary_as_much_but_slowly(self):
         values = smooth((1, 18, 100, 168))
         assert values.shape == (1, 18, 100, 168)
@@ -135,3 +151,75 @@ class TestArithmetic:
     )
     def test_multiply_adds(self, changes, expected):
         assert multiply_adds(Case(SMALL, **changes)) == OUTPUTS * expected
+
+
+class TestGpu:
+    """benchmarks/gpu.py, as far as no GPU is needed."""
+
+    @pytest.fixture
+    def on_the_cpu(self, monkeypatch):
+        monkeypatch.setattr(gpu, 'wait', lambda: None)
+        monkeypatch.setattr(gpu, 'seconds', measure.seconds)
+        monkeypatch.setattr(gpu, 'DEVICE', 'cpu')
+        monkeypatch.setattr(gpu, 'COPIED_BYTES', MIB)
+        monkeypatch.setattr(gpu, 'buffers', gpu.buffers.__wrapped__)
+
+    def test_each_measurement_has_a_cell_of_its_own(self):
+        labels = [measurement.label for measurement in gpu.measurements()]
+        assert len(labels) == len(set(labels)) > 500
+
+    @pytest.mark.parametrize('variant', gpu.VARIANTS)
+    @pytest.mark.parametrize('direction', ['forward', 'forward+backward'])
+    def test_all_but_counting_memory_runs(self, on_the_cpu, variant, direction):
+        case = Case(SMALL, depthwise=True, dtype=torch.float16, **gpu.VARIANTS[variant])
+        assert gpu.compare(case, 'F.conv2d', plain, direction, pairs=1).ratio > 0
+        assert gpu.compare_to_bound(case, direction, pairs=1).ratio > 0
+
+    def test_least_bytes(self):
+        x, positions = 2 * 8 * 12 * 10, 2 * 12 * 10
+        case = Case(SMALL, dtype=torch.float16)
+        assert gpu.least_bytes(case, 'forward') == 2 * (2 * x + 18 * positions)
+        assert gpu.least_bytes(case, 'forward+backward') == 2 * (5 * x + 3 * 18 * positions)
+        everything = Case(SMALL, image_offset=True, mask=True)
+        assert gpu.least_bytes(everything, 'forward') == 4 * (2 * x + 45 * positions)
+
+    def test_a_peer_that_fails_is_reported_as_missing(self, on_the_cpu):
+        def peer(case):
+            raise ImportError('no such | library\nat all')
+
+        measurement = measure.Measurement(
+            'table',
+            'row',
+            'column',
+            lambda pairs: gpu.compare(Case(SMALL), 'it', peer, 'forward', 1),
+        )
+        row = measure.as_row(measurement, 1)
+        assert row == {
+            'table': 'table',
+            'row': 'row',
+            'column': 'column',
+            'missing': 'it: no such / library',
+        }
+        assert measure.cell(row) == 'it: no such / library'
+
+    @pytest.mark.parametrize('missing, message', [('it: no', None), ('mmdk: no', '1 of 1')])
+    def test_ours_has_to_run_peers_need_not(self, monkeypatch, missing, message):
+        monkeypatch.setattr(gpu, 'why_no_gpu', lambda: '')
+        monkeypatch.setattr(gpu, 'choose_arithmetic', lambda: None)
+        monkeypatch.setattr(gpu, 'run', lambda *_, **__: ([{'missing': missing}], None))
+        if message is None:
+            gpu.main()
+        else:
+            with pytest.raises(SystemExit, match=message):
+                gpu.main()
+
+    def test_without_a_gpu_it_says_so(self, monkeypatch):
+        monkeypatch.setattr(gpu, 'why_no_gpu', lambda: 'there is none')
+        with pytest.raises(SystemExit, match='nothing to measure: there is none'):
+            gpu.main()
+
+    def test_tables_name_the_gpu(self):
+        machine = {'gpu': 'G', 'gpu_capability': '9.0', 'cuda': '13.0', 'torch': '2', 'threads': 2}
+        machine |= {'cpu': 'C', 'capability': 'AVX2'}
+        text = report.source({'command': 'python', 'machine': machine})
+        assert text == '`python`, on G (9.0), CUDA 13.0, torch 2:\n'

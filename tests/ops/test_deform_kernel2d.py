@@ -23,7 +23,7 @@ def run(operator, case, tensors, dtype):
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
     output = operator(**leaves, **case.geometry)
     grad_output = grad_of(output, dtype)
-    gradients = torch.autograd.grad(output, list(leaves.values()), grad_output.to(output.dtype))
+    gradients = torch.autograd.grad(output, list(leaves.values()), grad_output.to(output))
     return output.detach(), dict(zip(leaves, gradients, strict=True))
 
 
