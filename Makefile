@@ -90,7 +90,7 @@ cuda-build: python
 gpu-check: env
 	$(BIN)/python -W ignore -m tools.gpu_check $(GPU_CHECK_ARGS)
 
-BENCHMARKS := operators variants memory scaling layers models
+BENCHMARKS := operators variants memory scaling layers models cuda_traffic
 
 bench: env
 	@for name in $(BENCHMARKS); do \
