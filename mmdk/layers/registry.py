@@ -15,7 +15,7 @@ from mmdk.layers.arguments import checked_pair
 from mmdk.layers.deform_kernel2d import DeformKernel2d
 from mmdk.layers.scope_conv2d import ScopeConv2d
 
-__all__ = ['WHERE', 'build_dk', 'is_selected']
+__all__ = ['WHERE', 'build_layer', 'is_selected']
 
 
 def _is_spatial(kernel_size: tuple[int, int], in_channels: int, groups: int) -> bool:
@@ -62,7 +62,7 @@ def is_selected(
 
 
 @MODELS.register_module(name='DK')
-def build_dk(
+def build_layer(
     in_channels: int,
     out_channels: int,
     *args,
