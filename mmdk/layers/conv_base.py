@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdk.layers.arguments import checked_int, checked_pair
+from mmdk.layers.offset_generator import OffsetGenerator
 
 __all__ = ['ConvBase']
 
@@ -41,6 +42,7 @@ class ConvBase(nn.Module):
     Attributes:
         kind: The layer's type in MMEngine's registry.
         loadable_kinds: The types whose state dicts it loads.
+        offset_options: The arguments that decide how many channels `conv_offset` has.
 
     Raises:
         ValueError: An argument is out of range, or two do not fit together.
@@ -48,6 +50,7 @@ class ConvBase(nn.Module):
 
     kind: str
     loadable_kinds: tuple[str, ...]
+    offset_options: tuple[str, ...] = ()
 
     # Read by mmcv.cnn.ConvModule.
     transposed = False
@@ -146,6 +149,28 @@ class ConvBase(nn.Module):
         """What is left for the operator to pad, with zeros."""
         return self.padding if self.padding_mode == 'zeros' else (0, 0)
 
+    @property
+    def _taps(self) -> int:
+        return self.kernel_size[0] * self.kernel_size[1]
+
+    @property
+    def _geometry(self) -> dict[str, tuple[int, int]]:
+        """How the operator steps over the input, once `_pad` has been applied."""
+        return dict(
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            padding=self._operator_padding,
+            dilation=self.dilation,
+        )
+
+    def _local_generator(
+        self, channels: int, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> OffsetGenerator:
+        """Predicts `channels` numbers at every output, from what the kernel sees there."""
+        return OffsetGenerator(
+            self.in_channels, channels, **self._geometry, device=device, dtype=dtype
+        )
+
     def _resolve_padding(self, padding: int | tuple[int, int] | str) -> tuple[int, int]:
         if not isinstance(padding, str):
             return checked_pair('padding', padding, least=0)
@@ -216,7 +241,7 @@ class ConvBase(nn.Module):
                 f'{prefix}weight is a plain {self.kernel_size} kernel, yet {foreign[0]} is in the '
                 'checkpoint: these are offsets of another kind of layer (deformable '
                 'convolution?), which mean something else here. To start from the kernel alone, '
-                "drop them: init_cfg's or load_checkpoint's "
+                'drop them: mmengine.runner.load_checkpoint takes '
                 r"revise_keys=[(r'\bconv_offset\b', 'ignored_offset')]."
             )
         kind = _saved_kind(local_metadata)
@@ -231,12 +256,23 @@ class ConvBase(nn.Module):
     def _size_mismatch(self, state_dict: dict, prefix: str) -> str | None:
         """What is wrong with sizes that an option of the layer decides, and the cure."""
         shape = tuple(state_dict[f'{prefix}weight'].shape)
-        if len(shape) == 4 and not _offset_keys(state_dict, prefix):
-            if shape[:2] == self._plain_shape[:2] and shape != tuple(self.weight.shape):
+        offset = state_dict.get(f'{prefix}conv_offset.weight')
+        if offset is None and len(shape) == 4 and shape != tuple(self.weight.shape):
+            if shape[:2] != self._plain_shape[:2]:
+                return None
+            return (
+                f'size mismatch for {prefix}weight: a plain {shape[2:]} kernel is in the '
+                f'checkpoint, and kernel_size here is {self.kernel_size}. Build the layer with '
+                f'kernel_size={shape[2:]}.'
+            )
+        if offset is not None and self.offset_options:
+            expected = tuple(self.conv_offset.weight.shape)
+            if tuple(offset.shape) != expected:
+                options = ', '.join(f'{name}={getattr(self, name)}' for name in self.offset_options)
                 return (
-                    f'size mismatch for {prefix}weight: a plain {shape[2:]} kernel is in the '
-                    f'checkpoint, and kernel_size here is {self.kernel_size}. Build the layer with '
-                    f'kernel_size={shape[2:]}.'
+                    f'size mismatch for {prefix}conv_offset.weight: {tuple(offset.shape)} is in '
+                    f'the checkpoint, {expected} is expected with {options}. Build the layer with '
+                    'the type and options of the one that was saved.'
                 )
         return None
 

@@ -6,7 +6,6 @@ from torch import Tensor
 from mmdk.layers.arguments import checked_pair
 from mmdk.layers.conv_base import ConvBase
 from mmdk.layers.lifting import lift_kernel
-from mmdk.layers.offset_generator import OffsetGenerator
 
 __all__ = ['ScopeConv2d']
 
@@ -27,14 +26,9 @@ class ScopeConv2d(ConvBase):
         dtype: Of the parameters.
         scope_size: (S_h, S_w), or one int for both; at least the kernel's. None: K + 1.
 
-    Attributes:
-        offset_options: The arguments that decide how many channels `conv_offset` has.
-
     Raises:
         ValueError: An argument is out of range, or two do not fit together.
     """
-
-    offset_options: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -62,32 +56,6 @@ class ScopeConv2d(ConvBase):
         shape = (self.out_channels, self.in_channels // self.groups, *self.scope_size)
         self._add_parameters(shape, (self.out_channels,) if bias else None, device, dtype)
 
-    @property
-    def _taps(self) -> int:
-        return self.kernel_size[0] * self.kernel_size[1]
-
-    @property
-    def _geometry(self) -> dict[str, tuple[int, int]]:
-        """How the operator steps over the input, once `_pad` has been applied."""
-        return dict(
-            kernel_size=self.kernel_size,
-            stride=self.stride,
-            padding=self._operator_padding,
-            dilation=self.dilation,
-        )
-
-    def _local_generator(
-        self, channels: int, device: torch.device | str | None, dtype: torch.dtype | None
-    ) -> OffsetGenerator:
-        """Predicts `channels` numbers at every output, from what the kernel sees there."""
-        return OffsetGenerator(
-            self.in_channels,
-            channels,
-            **self._geometry,
-            device=device,
-            dtype=dtype,
-        )
-
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, scope_size={self.scope_size}'
 
@@ -103,21 +71,11 @@ class ScopeConv2d(ConvBase):
 
     def _size_mismatch(self, state_dict: dict, prefix: str) -> str | None:
         shape = tuple(state_dict[f'{prefix}weight'].shape)
-        offset = state_dict.get(f'{prefix}conv_offset.weight')
-        if offset is None:
-            return super()._size_mismatch(state_dict, prefix)
-        if len(shape) == 4 and shape[2:] != self.scope_size:
+        is_scope = f'{prefix}conv_offset.weight' in state_dict and len(shape) == 4
+        if is_scope and shape[2:] != self.scope_size:
             return (
                 f'size mismatch for {prefix}weight: a scope of {shape[2:]} is in the checkpoint, '
                 f'and scope_size here is {self.scope_size}. Build the layer with '
                 f'scope_size={shape[2:]}.'
             )
-        expected = tuple(self.conv_offset.weight.shape)
-        if tuple(offset.shape) != expected:
-            options = ', '.join(f'{name}={getattr(self, name)}' for name in self.offset_options)
-            return (
-                f'size mismatch for {prefix}conv_offset.weight: {tuple(offset.shape)} in the '
-                f'checkpoint, {expected} here, where {options}. Build the layer as type and with '
-                'options of the one that was saved.'
-            )
-        return None
+        return super()._size_mismatch(state_dict, prefix)
