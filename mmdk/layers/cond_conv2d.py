@@ -8,13 +8,12 @@ from torch import Tensor
 
 from mmdk.layers.arguments import checked_int
 from mmdk.layers.conv_base import ConvBase
+from mmdk.layers.lifting import fixed_noise
 from mmdk.layers.zero_linear import ZeroLinear
 
 __all__ = ['CondConv2d', 'mixture_conv2d']
 
 WEIGHT_AT_REST = 0.5
-# How much the experts of a lifted kernel differ, as a share of the kernel's root mean square.
-LIFTED_SPREAD = 0.1
 
 
 class CondConv2d(ConvBase):
@@ -118,12 +117,8 @@ class CondConv2d(ConvBase):
         return f'{super().extra_repr()}, num_experts={self.num_experts}'
 
     def _lift(self, kernel: Tensor) -> Tensor:
-        # On the CPU and from a seed of its own, so that a checkpoint always gives the same layer.
-        generator = torch.Generator('cpu').manual_seed(0)
-        shape = (self.num_experts, *kernel.shape)
-        spread = torch.randn(shape, generator=generator, device='cpu').to(kernel)
-        spread = (spread - spread.mean(0)) * (LIFTED_SPREAD * kernel.square().mean().sqrt())
-        return self._share(kernel + spread)
+        spread = fixed_noise((self.num_experts, *kernel.shape), kernel)
+        return self._share(kernel + spread - spread.mean(0))
 
     def _lift_bias(self, bias: Tensor) -> Tensor:
         return self._share(bias).repeat(self.num_experts, 1)

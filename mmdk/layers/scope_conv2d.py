@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mmdk.layers.arguments import checked_pair
 from mmdk.layers.conv_base import ConvBase
-from mmdk.layers.lifting import lift_kernel
+from mmdk.layers.lifting import fixed_noise, lift_kernel
 
 __all__ = ['ScopeConv2d']
 
@@ -17,6 +17,10 @@ class ScopeConv2d(ConvBase):
     distribution that nn.Conv2d's would have. A K x K weight in a state dict is lifted too, and the
     missing `conv_offset` beside it is zero: a plain model's checkpoint loads and the layer first
     computes what the plain one did.
+
+    Along an axis where the kernel has one tap, the smoothest scope is constant: moving the tap
+    would change nothing, no gradient would reach the offsets, all cells would get the same one, and
+    so it would stay. There each kernel gets a small slope, which is zero where the tap rests.
 
     Args:
         in_channels: See :class:`ConvBase` for this and all up to `groups`.
@@ -60,7 +64,19 @@ class ScopeConv2d(ConvBase):
         return f'{super().extra_repr()}, scope_size={self.scope_size}'
 
     def _lift(self, kernel: Tensor) -> Tensor:
-        return lift_kernel(kernel, self.scope_size)
+        scope = lift_kernel(kernel, self.scope_size)
+        for axis in (0, 1):
+            if self.kernel_size[axis] == 1:
+                scope = scope + self._slope(kernel, axis)
+        return scope
+
+    def _slope(self, kernel: Tensor, axis: int) -> Tensor:
+        """A linear function of the cells along an axis, of a slope for each kernel."""
+        size = self.scope_size[axis]
+        cells = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - (size - 1) / 2
+        cells = cells[:, None] if axis == 0 else cells[None, :]
+        slopes = fixed_noise((2, *kernel.shape[:2]), kernel)[axis]
+        return slopes[:, :, None, None] * cells
 
     def _check_scope(self) -> None:
         if any(s < k for s, k in zip(self.scope_size, self.kernel_size, strict=True)):
