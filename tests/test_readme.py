@@ -14,7 +14,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmdk.layers import DeformKernel2d
-from mmdk.layers.registry import build_dk
+from mmdk.layers.registry import LAYERS, build_layer
 from tests.detection import stock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,12 +69,29 @@ def test_make_targets_exist(target):
     subprocess.run(['make', '--dry-run', target], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
+def options_of(function):
+    """Keyword-only arguments."""
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+
+
 def test_options_table_is_complete():
-    documented = re.findall(r'^\| `(\w+)` \|', README, re.MULTILINE)
-    layer = inspect.signature(DeformKernel2d).parameters.values()
-    builder = inspect.signature(build_dk).parameters.values()
-    own = [p.name for p in (*builder, *layer) if p.kind is p.KEYWORD_ONLY]
-    assert sorted(documented) == sorted(own)
+    text = README[README.index('Options, beside those') : README.index('## Use it as a layer')]
+    layers = [options_of(layer) for layer, _ in LAYERS.values()]
+    documented = re.findall(r'^\| `(\w+)` \|', text, re.MULTILINE)
+    assert sorted(documented) == sorted(options_of(build_layer).union(*layers))
+
+
+def test_types_table_is_complete():
+    rows = re.findall(r'^\| `(\w+)` \| `(\w+)` \|.*\| (.*) \|$', README, re.MULTILINE)
+    assert [row[:2] for row in rows] == [
+        (kind, layer.__name__) for kind, (layer, _) in LAYERS.items()
+    ]
+    for kind, _, options in rows:
+        named = set(re.findall(r'`(\w+)`', options))
+        if 'DK' in named:
+            named = named - {'DK'} | options_of(DeformKernel2d)
+        assert named == options_of(LAYERS[kind][0])
 
 
 @pytest.mark.parametrize('path', re.findall(r'\]\((?!http)([^)]+)\)', README))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
-from mmdk.layers import DeformKernel2d
+from mmdk.layers.kernel_offset_conv2d import KernelOffsetConv2d
 
 LAYERS_PER_ROW = 2
 PANEL = 2.0  # inches
@@ -25,7 +25,7 @@ class LayerOffsets:
 
     Attributes:
         name: The layer's name in the model.
-        offsets: (G, kh, kw, 2, H_out, W_out), (y, x) in scope cells.
+        offsets: (G, kh, kw, 2, H_out, W_out), (y, x) in scope cells; (..., 1, 1) for 'GlobalDK'.
         scope_size: Height and width of the scope, cells.
     """
 
@@ -52,10 +52,10 @@ class LayerOffsets:
 
 @contextlib.contextmanager
 def record_kernel_offsets(model: nn.Module) -> Iterator[list[LayerOffsets]]:
-    """Records the kernel offsets of every DK layer while the model runs.
+    """Records the kernel offsets of every layer that has some while the model runs.
 
     Args:
-        model: Holds `DeformKernel2d` layers.
+        model: Holds layers of type 'DK', 'GlobalDK' or 'DKDCN'.
 
     Yields:
         Filled while the model runs, one for each call of a layer (the layers of a dense head are
@@ -77,7 +77,7 @@ def record_kernel_offsets(model: nn.Module) -> Iterator[list[LayerOffsets]]:
     handles = [
         layer.register_forward_pre_hook(recorder(name))
         for name, layer in model.named_modules()
-        if isinstance(layer, DeformKernel2d)
+        if isinstance(layer, KernelOffsetConv2d)
     ]
     try:
         yield records

@@ -1,8 +1,19 @@
-"""Checks of the integer arguments that all layers take, as configs and callers write them."""
+"""Checks of the arguments that all layers take, as configs and callers write them."""
 
 import operator
 
-__all__ = ['checked_int', 'checked_pair']
+__all__ = ['checked_bool', 'checked_int', 'checked_pair']
+
+
+def checked_bool(name: str, value: object) -> bool:
+    """The bool that a config gives for a switch.
+
+    Raises:
+        ValueError: It is none, as the word 'False' is none.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} must be True or False, got {value!r}.')
+    return value
 
 
 def checked_int(name: str, value: object, least: int = 1) -> int:

@@ -3,15 +3,13 @@
 import torch
 from torch import Tensor
 
-from mmdk.layers.arguments import checked_int
-from mmdk.layers.offset_generator import OffsetGenerator
-from mmdk.layers.scope_conv2d import ScopeConv2d
+from mmdk.layers.kernel_offset_conv2d import KernelOffsetConv2d
 from mmdk.ops import deform_kernel2d
 
 __all__ = ['DeformKernel2d']
 
 
-class DeformKernel2d(ScopeConv2d):
+class DeformKernel2d(KernelOffsetConv2d):
     r"""Convolution that learns, at every position, where to sample its kernel from a scope.
 
     .. math::
@@ -26,11 +24,11 @@ class DeformKernel2d(ScopeConv2d):
     lower learning rate: in an MMEngine config
     `paramwise_cfg=dict(custom_keys={'conv_offset': dict(lr_mult=0.1)})`.
 
-    In MMDetection configs this is type `'DK'`; see :func:`mmdk.layers.registry.build_dk` for the
-    options that exist there only.
+    In MMDetection configs this is type `'DK'`; see :func:`mmdk.layers.registry.build_layer` for
+    the options that exist there only.
 
     Args:
-        in_channels: See :class:`ScopeConv2d` for this and all up to `dtype`: nn.Conv2d's.
+        in_channels: See :class:`.ConvBase` for this and all up to `dtype`: nn.Conv2d's.
         scope_size: (S_h, S_w), or one int for both. None: K + 1, as in the paper.
         offset_groups: G, groups of input channels with offsets of their own; divides C_in. Group g
             owns channels [g*C_in/G, (g+1)*C_in/G).
@@ -51,6 +49,9 @@ class DeformKernel2d(ScopeConv2d):
         >>> layer.weight.shape
         torch.Size([16, 8, 4, 4])
     """
+
+    kind = 'DK'
+    loadable_kinds = ('DK',)
 
     def __init__(
         self,
@@ -83,37 +84,19 @@ class DeformKernel2d(ScopeConv2d):
             device,
             dtype,
             scope_size=scope_size,
+            offset_groups=offset_groups,
+            offset_clip=offset_clip,
         )
-        self.offset_groups = checked_int('offset_groups', offset_groups)
-        self.offset_clip = offset_clip
-        self._check_offsets()
-        taps = self.kernel_size[0] * self.kernel_size[1]
-        self.conv_offset = OffsetGenerator(
-            self.in_channels,
-            self.offset_groups * taps * 2,
-            self.kernel_size,
-            self.stride,
-            self._operator_padding,
-            self.dilation,
-            device,
-            dtype,
-        )
-
-    def init_weights(self) -> None:
-        super().init_weights()
-        self.conv_offset.reset_parameters()
+        self.conv_offset = self._local_generator(self._kernel_offset_channels, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self._pad(x)
         return deform_kernel2d(
             x,
             self.weight,
-            kernel_offset=self._kernel_offset(x),
+            kernel_offset=self._clip(self.conv_offset(x)),
             bias=self.bias,
-            kernel_size=self.kernel_size,
-            stride=self.stride,
-            padding=self._operator_padding,
-            dilation=self.dilation,
+            **self._geometry,
         )
 
     def kernel_offset(self, x: Tensor) -> Tensor:
@@ -122,46 +105,4 @@ class DeformKernel2d(ScopeConv2d):
         Channel `tap * 2 + {0: y, 1: x}` inside an offset group. Tap k = (i, j) looks up the scope
         at k + (S - K) / 2 + offset.
         """
-        return self._kernel_offset(self._pad(x))
-
-    def _kernel_offset(self, padded: Tensor) -> Tensor:
-        offset = self.conv_offset(padded)
-        if self.offset_clip is None:
-            return offset
-        if self.offset_clip == 'scope':
-            return self._clip_to_scope(offset)
-        return offset.clamp(-self.offset_clip, self.offset_clip)
-
-    def extra_repr(self) -> str:
-        return (
-            f'{super().extra_repr()}, offset_groups={self.offset_groups}, '
-            f'offset_clip={self.offset_clip!r}'
-        )
-
-    def _clip_to_scope(self, offset: Tensor) -> Tensor:
-        """Keep the coordinate of each tap between the first and the last cell."""
-        y, x = offset.unflatten(1, (self.offset_groups, *self.kernel_size, 2)).unbind(4)
-        rest_y = self._rest_coordinates(0, offset)[:, None, None, None]
-        rest_x = self._rest_coordinates(1, offset)[:, None, None]
-        y = y.clamp(-rest_y, self.scope_size[0] - 1 - rest_y)
-        x = x.clamp(-rest_x, self.scope_size[1] - 1 - rest_x)
-        return torch.stack([y, x], 4).flatten(1, 4)
-
-    def _rest_coordinates(self, axis: int, like: Tensor) -> Tensor:
-        """Where the kernel's rows (axis 0) or columns (1) look the scope up at zero offset."""
-        taps = torch.arange(self.kernel_size[axis], device=like.device, dtype=like.dtype)
-        return taps + (self.scope_size[axis] - self.kernel_size[axis]) / 2
-
-    def _check_offsets(self) -> None:
-        if self.in_channels % self.offset_groups:
-            raise ValueError(
-                f'offset_groups={self.offset_groups} does not divide in_channels='
-                f'{self.in_channels}.'
-            )
-        clip = self.offset_clip
-        is_number = isinstance(clip, (int, float)) and not isinstance(clip, bool) and clip > 0
-        if clip is not None and clip != 'scope' and not is_number:
-            raise ValueError(
-                "offset_clip must be None, 'scope' or a positive number of scope cells, got "
-                f'{clip!r}.'
-            )
+        return self._clip(self.conv_offset(self._pad(x)))

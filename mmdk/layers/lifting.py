@@ -8,7 +8,10 @@ from torch import Tensor
 
 from mmdk.layers.arguments import checked_pair
 
-__all__ = ['lift_kernel', 'rest_matrix']
+__all__ = ['fixed_noise', 'lift_kernel', 'rest_matrix']
+
+# Of what breaks symmetries in lifted weights, as a share of the kernel's root mean square.
+NOISE = 0.1
 
 
 def lift_kernel(weight: Tensor, scope_size: int | tuple[int, int]) -> Tensor:
@@ -63,6 +66,29 @@ def lift_kernel(weight: Tensor, scope_size: int | tuple[int, int]) -> Tensor:
     matrix = torch.tensor(_lifting_matrix(kernel_size, scope_size), device=weight.device)
     lifted = weight.flatten(-2).to(torch.float64) @ matrix.T
     return lifted.unflatten(-1, scope_size).to(weight.dtype)
+
+
+def fixed_noise(shape: tuple[int, ...], kernel: Tensor) -> Tensor:
+    """Small numbers that tell apart what training would otherwise keep alike.
+
+    Args:
+        shape: Of the result.
+        kernel: What they are added to, floating point.
+
+    Returns:
+        A tenth of the kernel's root mean square times normal numbers, in its dtype and on its
+        device. They depend on nothing else: a checkpoint always gives the same layer.
+
+    Example:
+        >>> import torch
+        >>> kernel = torch.ones(4, 4, 1, 1)
+        >>> torch.equal(fixed_noise((4, 4), kernel), fixed_noise((4, 4), kernel))
+        True
+    """
+    generator = torch.Generator('cpu').manual_seed(0)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64, device='cpu')
+    scale = NOISE * kernel.double().square().mean().sqrt()
+    return (noise.to(kernel.device) * scale).to(kernel.dtype)
 
 
 def rest_matrix(kernel_size: tuple[int, int], scope_size: tuple[int, int]) -> np.ndarray:

@@ -37,9 +37,9 @@ class OffsetGenerator(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel_size: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dilation: tuple[int, int],
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        dilation: tuple[int, int] = (1, 1),
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):

@@ -12,10 +12,23 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmdk.layers.arguments import checked_pair
+from mmdk.layers.cond_conv2d import CondConv2d
+from mmdk.layers.conv_base import ConvBase
+from mmdk.layers.deform_conv2d import DeformConv2d
 from mmdk.layers.deform_kernel2d import DeformKernel2d
-from mmdk.layers.scope_conv2d import ScopeConv2d
+from mmdk.layers.deform_kernel_conv2d import DeformKernelConv2d
+from mmdk.layers.global_deform_kernel2d import GlobalDeformKernel2d
 
-__all__ = ['WHERE', 'build_dk', 'is_selected']
+__all__ = ['LAYERS', 'WHERE', 'build_layer', 'is_selected']
+
+# Type: (class, `where` by default).
+LAYERS: dict[str, tuple[type[ConvBase], str]] = {
+    'DK': (DeformKernel2d, 'spatial'),
+    'GlobalDK': (GlobalDeformKernel2d, 'all'),
+    'DKDCN': (DeformKernelConv2d, 'spatial'),
+    'FastDCN': (DeformConv2d, 'spatial'),
+    'CondConv': (CondConv2d, 'spatial'),
+}
 
 
 def _is_spatial(kernel_size: tuple[int, int], in_channels: int, groups: int) -> bool:
@@ -61,24 +74,26 @@ def is_selected(
     return WHERE[where](kernel_size, in_channels, groups)
 
 
-@MODELS.register_module(name='DK')
-def build_dk(
+def build_layer(
+    type: str,
     in_channels: int,
     out_channels: int,
     *args,
-    where: str = 'spatial',
+    where: str | None = None,
     depthwise: bool = False,
     **kwargs,
 ) -> nn.Module:
-    """Build type `'DK'`: a :class:`DeformKernel2d`, or the nn.Conv2d it stands for.
+    """Build a layer of a type in `LAYERS`, or the nn.Conv2d it stands for.
 
     Args:
+        type: 'DK', 'GlobalDK', 'DKDCN', 'FastDCN' or 'CondConv'.
         in_channels: C_in.
         out_channels: C_out.
-        *args: Further arguments of :class:`DeformKernel2d`, by position.
-        where: Which convolutions become deformable; see :func:`is_selected`.
+        *args: Further arguments of the layer's class, by position.
+        where: Which convolutions become such layers; see :func:`is_selected`. None: 'spatial', but
+            'all' for 'GlobalDK'.
         depthwise: Make those depthwise, groups = C_in = C_out, whatever `groups` says.
-        **kwargs: Further arguments of :class:`DeformKernel2d`, by name.
+        **kwargs: Further arguments of the layer's class, by name.
 
     Raises:
         TypeError: An option that does not exist.
@@ -91,27 +106,17 @@ def build_dk(
         >>> build_conv_layer(dict(type='DK'), 8, 8, 1)
         Conv2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
     """
-    return _build(
-        'DK', DeformKernel2d, where, depthwise, (in_channels, out_channels, *args), kwargs
-    )
-
-
-def _build(
-    name: str,
-    layer: type[ScopeConv2d],
-    where: str,
-    depthwise: bool,
-    args: tuple,
-    kwargs: dict,
-) -> nn.Module:
-    bound = _bind(name, layer, args, kwargs)
+    layer, where_by_default = LAYERS[type]
+    bound = _bind(type, layer, (in_channels, out_channels, *args), kwargs)
+    if where is None:
+        where = where_by_default
     if not is_selected(where, bound['kernel_size'], bound['in_channels'], bound.get('groups', 1)):
         plain = inspect.signature(nn.Conv2d).parameters
         return nn.Conv2d(**{key: value for key, value in bound.items() if key in plain})
     if depthwise:
         if bound['in_channels'] != bound['out_channels']:
             raise ValueError(
-                f"type='{name}' with depthwise=True needs in_channels == out_channels, got "
+                f"type='{type}' with depthwise=True needs in_channels == out_channels, got "
                 f'{bound["in_channels"]} and {bound["out_channels"]}; leave depthwise out here, or '
                 "use where='depthwise' to replace only convolutions that are depthwise already."
             )
@@ -119,7 +124,7 @@ def _build(
     return layer(**bound)
 
 
-def _bind(name: str, layer: type[ScopeConv2d], args: tuple, kwargs: dict) -> dict:
+def _bind(name: str, layer: type[ConvBase], args: tuple, kwargs: dict) -> dict:
     """Arguments by name; an unknown option is an error also where a plain layer is built."""
     signature = inspect.signature(layer)
     known = [*signature.parameters, 'where', 'depthwise']
@@ -131,3 +136,14 @@ def _bind(name: str, layer: type[ScopeConv2d], args: tuple, kwargs: dict) -> dic
                 f"type='{name}' has no option {option!r}.{hint} Its options are {', '.join(known)}."
             )
     return signature.bind(*args, **kwargs).arguments
+
+
+def _register(type: str) -> None:
+    def build(*args, **kwargs) -> nn.Module:
+        return build_layer(type, *args, **kwargs)
+
+    MODELS.register_module(name=type, module=build)
+
+
+for _type in LAYERS:
+    _register(_type)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mmdk.analysis import LayerOffsets, plot_kernel_offsets, record_kernel_offsets
-from mmdk.layers import DeformKernel2d
+from mmdk.layers import DeformKernel2d, DeformKernelConv2d, GlobalDeformKernel2d
 
 
 @pytest.fixture
@@ -80,3 +80,17 @@ def test_picture(records, render):
     assert np.allclose(learned[0] - rigid[0], [-0.25, 0.5])  # matplotlib has x before y
     assert np.allclose(learned[1:], rigid[1:])
     assert render(figure).std() > 5
+
+
+def test_other_layers_with_kernel_offsets_are_recorded_and_drawn():
+    model = nn.Sequential(
+        GlobalDeformKernel2d(3, 4, 3, padding=1), DeformKernelConv2d(4, 4, 3, padding=1)
+    )
+    with record_kernel_offsets(model) as records:
+        model(torch.randn(2, 3, 10, 14))
+    assert [record.offsets.shape for record in records] == [
+        (1, 3, 3, 2, 1, 1),
+        (1, 3, 3, 2, 10, 14),
+    ]
+    image = np.zeros((10, 14, 3), np.uint8)
+    assert len(plot_kernel_offsets(image, records, [(2, 3)]).axes) == 4

@@ -22,9 +22,9 @@ def build(config: Config):
     return MODELS.build(config.model)
 
 
-def in_stages(model: Config) -> None:
-    """DK in the last three stages of a ResNet."""
-    model.backbone.merge({'dcn': DK, 'stage_with_dcn': (False, True, True, True)})
+def in_stages(model: Config, layer: dict = DK) -> None:
+    """A layer in the last three stages of a ResNet."""
+    model.backbone.merge({'dcn': layer, 'stage_with_dcn': (False, True, True, True)})
 
 
 def drop_pretrained(node) -> None:

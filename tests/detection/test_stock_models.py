@@ -1,4 +1,4 @@
-"""DK in stock models: built where it was asked for, and still at rest after init_weights()."""
+"""The layers in stock models: built where asked for, and still at rest after init_weights()."""
 
 import math
 
@@ -9,6 +9,7 @@ from torch import nn
 from mmdk.layers import DeformKernel2d
 from mmdk.ops import sample_kernel
 from tests.detection import stock
+from tests.layers.family import CLASSES, is_at_rest
 
 
 def head(model):
@@ -75,6 +76,46 @@ def test_at_rest_after_initialisation(name):
         assert kernel.std().item() == pytest.approx(expected, rel=0.2)
 
 
+def all_over_rtmdet(model, layer):
+    for part in (model.backbone, model.neck, model.bbox_head):
+        part.conv_cfg = layer
+
+
+def in_head(model, layer):
+    model.bbox_head.conv_cfg = layer
+
+
+OTHERS = {
+    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py': (stock.in_stages, 13),
+    'retinanet/retinanet_r50_fpn_1x_coco.py': (in_head, 8),
+    'rtmdet/rtmdet_tiny_8xb32-300e_coco.py': (all_over_rtmdet, 21),
+}
+
+
+@pytest.mark.parametrize('kind', [kind for kind in CLASSES if kind != 'DK'])
+@pytest.mark.parametrize('name', OTHERS)
+def test_every_layer_is_at_rest_after_initialisation(name, kind):
+    swap, least = OTHERS[name]
+    config = stock.load(name)
+    swap(config.model, dict(type=kind))
+    model = stock.build(config)
+    model.init_weights()
+    layers = [module for module in model.modules() if isinstance(module, CLASSES[kind])]
+    assert len(layers) >= least
+    assert all(map(is_at_rest, layers))
+
+
+@pytest.mark.parametrize('kind', CLASSES)
+def test_backbone_trains_a_step(kind):
+    config = stock.load('retinanet/retinanet_r50_fpn_1x_coco.py')
+    stock.in_stages(config.model, dict(type=kind))
+    config.model.backbone.merge({'base_channels': 8})
+    backbone = stock.build(config).backbone
+    sum(feature.square().mean() for feature in backbone(torch.randn(2, 3, 64, 64))).backward()
+    for name, parameter in backbone.layer4.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
 def test_only_stages_asked_for():
     config = stock.load('retinanet/retinanet_r50_fpn_1x_coco.py')
     config.model.backbone.merge({'dcn': stock.DK, 'stage_with_dcn': (False, False, True, True)})
@@ -85,12 +126,20 @@ def test_only_stages_asked_for():
             assert type(block.conv1) is type(block.conv3) is nn.Conv2d
 
 
-def test_resnet50_computes_the_same_before_training():
+RESNET_LAYERS = [
+    *(dict(type=kind) for kind in CLASSES),
+    dict(type='DKDCN', modulated=True),
+    dict(type='FastDCN', modulated=True),
+]
+
+
+@pytest.mark.parametrize('options', RESNET_LAYERS, ids=str)
+def test_resnet50_computes_the_same_before_training(options):
     """The plain model's weights, loaded into the swapped one."""
     name = 'retinanet/retinanet_r50_fpn_1x_coco.py'
     plain = stock.build(stock.load(name)).backbone
     swapped_config = stock.load(name)
-    stock.in_stages(swapped_config.model)
+    stock.in_stages(swapped_config.model, options)
     swapped = stock.build(swapped_config).backbone
     plain.init_weights()
     # Statistics as after training, so that all stages matter.

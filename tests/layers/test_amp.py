@@ -1,4 +1,4 @@
-"""DK under MMEngine's mixed precision."""
+"""The layers under MMEngine's mixed precision."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from mmengine.optim import AmpOptimWrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
 
-from mmdk.layers import DeformKernel2d
+from tests.layers.family import VARIANTS
 
 
 @pytest.fixture
@@ -17,17 +17,18 @@ def _amp_on_the_cpu(monkeypatch):
 
 @pytest.mark.usefixtures('_amp_on_the_cpu')
 @pytest.mark.filterwarnings('ignore:.*GradScaler:Warning')
-def test_trains_in_bfloat16():
-    """A line's direction, told from its picture, by a small network with DK in it."""
+@pytest.mark.parametrize('make', VARIANTS.values(), ids=VARIANTS)
+def test_trains_in_bfloat16(make):
+    """A line's direction, told from its picture, by a small network."""
     lines = torch.zeros(16, 1, 8, 8)
     for i in range(8):
         lines[i, 0, i] = lines[8 + i, 0, :, i] = 1
     directions = torch.arange(16) // 8
     model = nn.Sequential(
-        DeformKernel2d(1, 8, 3, padding=1),
+        make(1, 8, 3, padding=1),
         nn.BatchNorm2d(8),
         nn.ReLU(),
-        DeformKernel2d(8, 8, 3, padding=1, groups=8, offset_clip='scope'),
+        make(8, 8, 3, padding=1, groups=8),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),

@@ -1,55 +1,12 @@
-"""The layer 'DK': construction, initial state, forward, state dicts."""
+"""The layer 'DK': its scope, its offsets, and what it computes."""
 
-import copy
-import pickle
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mmdk.layers import DeformKernel2d
 from mmdk.ops import reference
-
-CONVOLUTIONS = {
-    'plain': ((6, 4, 3), {'padding': 1}),
-    'depthwise': ((6, 6, 3), {'padding': 1, 'groups': 6, 'bias': False}),
-    'grouped_strided': ((6, 8, (3, 2)), {'stride': (2, 1), 'groups': 2}),
-    'dilated': ((6, 4, 3), {'padding': (2, 3), 'dilation': (2, 3)}),
-    'pointwise': ((6, 4, 1), {}),
-    'same': ((6, 4, 5), {'padding': 'same', 'dilation': 2}),
-    'valid': ((6, 4, 3), {'padding': 'valid'}),
-    'reflect': ((6, 4, 3), {'padding': 1, 'padding_mode': 'reflect'}),
-    'circular': ((6, 4, 3), {'padding': (2, 1), 'padding_mode': 'circular'}),
-}
-
-
-def learnt(layer, scale=0.5):
-    """Give a layer offsets that move."""
-    nn.init.normal_(layer.conv_offset.weight, std=scale / layer.in_channels)
-    nn.init.normal_(layer.conv_offset.bias, std=scale)
-    return layer
-
-
-@pytest.mark.parametrize('args, kwargs', CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_starts_as_the_convolution_it_replaces(args, kwargs):
-    """Same arguments, same state dict, same output."""
-    plain = nn.Conv2d(*args, **kwargs)
-    layer = DeformKernel2d(*args, **kwargs)
-    layer.load_state_dict(plain.state_dict())
-    x = torch.randn(2, 6, 9, 11)
-    torch.testing.assert_close(layer(x), plain(x), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize('args, kwargs', CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_same_seed_same_initial_output_as_conv2d(args, kwargs):
-    """The initial sampled kernel is not only distributed like nn.Conv2d's, it is the same draw."""
-    torch.manual_seed(3)
-    plain = nn.Conv2d(*args, **kwargs)
-    torch.manual_seed(3)
-    layer = DeformKernel2d(*args, **kwargs)
-    x = torch.randn(1, 6, 9, 11)
-    torch.testing.assert_close(layer(x), plain(x), rtol=1e-5, atol=1e-5)
+from tests.layers.family import learnt
 
 
 def test_forward_is_the_definition():
@@ -102,50 +59,9 @@ def test_clip_to_the_scope():
         assert coordinate[:, :, :, axis].max() == pytest.approx(last, abs=1e-5)
 
 
-def test_lists_and_numpy_ints_are_taken_as_configs_and_code_give_them():
-    layer = DeformKernel2d(np.int64(4), 4, [3, np.int64(2)], stride=[2, 1], scope_size=[4, 4])
-    assert (layer.kernel_size, layer.stride, layer.scope_size) == ((3, 2), (2, 1), (4, 4))
-    assert layer(torch.randn(1, 4, 5, 5)).shape == (1, 4, 2, 4)
-
-
 def test_clip_to_the_scope_is_no_part_of_the_state():
     clipped = DeformKernel2d(2, 2, 3, offset_clip='scope')
     assert clipped.state_dict().keys() == DeformKernel2d(2, 2, 3).state_dict().keys()
-
-
-def test_offsets_and_scope_both_learn():
-    layer = DeformKernel2d(4, 4, 3, padding=1)
-    layer(torch.randn(2, 4, 6, 6)).square().mean().backward()
-    for name, parameter in layer.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
-def test_no_rois():
-    layer = DeformKernel2d(4, 6, 3, padding=1)
-    output = layer(torch.zeros(0, 4, 7, 7))
-    assert output.shape == (0, 6, 7, 7)
-    output.sum().backward()
-    assert all(not parameter.grad.any() for parameter in layer.parameters())
-
-
-@pytest.mark.parametrize('copier', [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies(copier):
-    layer = learnt(DeformKernel2d(4, 4, 3, offset_clip='scope'))
-    x = torch.randn(1, 4, 6, 6)
-    assert torch.equal(copier(layer)(x), layer(x))
-
-
-def test_saves_and_loads(tmp_path):
-    layer, other = learnt(DeformKernel2d(4, 4, 3)), DeformKernel2d(4, 4, 3)
-    torch.save(layer.state_dict(), tmp_path / 'layer.pth')
-    other.load_state_dict(torch.load(tmp_path / 'layer.pth', weights_only=True))
-    for name, value in layer.state_dict().items():
-        assert torch.equal(other.state_dict()[name], value)
-
-
-def test_names_in_the_state_dict():
-    names = {'weight', 'bias', 'conv_offset.weight', 'conv_offset.bias'}
-    assert DeformKernel2d(2, 2, 3).state_dict().keys() == names
 
 
 def test_extra_repr_tells_the_whole_configuration():
@@ -187,14 +103,6 @@ def test_extra_repr_tells_the_whole_configuration():
         ({'scope_size': 2}, r'scope_size \(2, 2\) is smaller than kernel_size \(3, 3\)'),
         ({'scope_size': (4, 2)}, r'scope_size \(4, 2\) is smaller'),
         ({'scope_size': 4.5}, 'scope_size must be an int'),
-        ({'groups': 3}, 'groups=3 does not divide in_channels=4'),
-        ({'groups': 0}, 'groups must be an int of at least 1, got 0'),
-        ({'groups': True}, 'groups must be .* got True'),
-        ({'stride': 0}, 'stride must be .* at least 1, got 0'),
-        ({'padding': -1}, 'padding must be .* at least 0, got -1'),
-        ({'padding': 'full'}, "padding must be 'same', 'valid'.*got 'full'"),
-        ({'padding': 'same', 'stride': 2}, "padding='same' needs stride 1"),
-        ({'padding_mode': 'mirror'}, "padding_mode must be one of .*got 'mirror'"),
         ({'offset_groups': 3}, 'offset_groups=3 does not divide in_channels=4'),
         ({'offset_groups': 0}, 'offset_groups must be an int of at least 1, got 0'),
         ({'offset_clip': 'image'}, "offset_clip must be None, 'scope' or .*got 'image'"),

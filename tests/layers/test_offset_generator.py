@@ -6,26 +6,29 @@ from mmengine.model import constant_init, initialize
 from torch import nn
 
 from mmdk.layers import DeformKernel2d
-from mmdk.layers.offset_generator import OffsetGenerator
+from tests.layers.family import VARIANTS, is_at_rest
 
 
 @pytest.mark.parametrize(
     'kind', ['Kaiming', 'Xavier', 'Normal', 'Uniform', 'TruncNormal', 'Caffe2Xavier']
 )
-def test_mmengine_initialisers_pass_it_by(kind):
-    model = nn.ModuleDict({'dk': DeformKernel2d(4, 4, 3), 'plain': nn.Conv2d(4, 4, 3)})
-    before = model['plain'].weight.clone()
+@pytest.mark.parametrize('make', VARIANTS.values(), ids=VARIANTS)
+def test_mmengine_initialisers_pass_it_by(kind, make):
+    model = nn.ModuleDict({'layer': make(4, 4, 3), 'plain': nn.Conv2d(4, 4, 3)})
+    before, weight = model['plain'].weight.clone(), model['layer'].weight.clone()
     options = {'Normal': {'std': 0.01}}.get(kind, {})
     initialize(model, dict(type=kind, layer=['Conv2d', '_ConvNd', 'Conv1d', 'Linear'], **options))
     assert not torch.equal(model['plain'].weight, before)
-    assert not model['dk'].conv_offset.weight.any() and not model['dk'].conv_offset.bias.any()
+    assert is_at_rest(model['layer'])
+    assert torch.equal(model['layer'].weight, weight)
 
 
-def test_is_no_conv2d_by_any_test_in_use():
-    bases = {base.__name__ for base in (OffsetGenerator, *OffsetGenerator.__bases__)}
-    assert 'Conv2d' not in bases and '_ConvNd' not in bases
-    assert not issubclass(OffsetGenerator, nn.Conv2d)
-    assert not issubclass(DeformKernel2d, nn.Conv2d)
+@pytest.mark.parametrize('make', VARIANTS.values(), ids=VARIANTS)
+def test_no_part_is_found_by_any_test_in_use(make):
+    for module in make(4, 4, 3).modules():
+        names = {base.__name__ for base in (type(module), *type(module).__bases__)}
+        assert not names & {'Conv2d', '_ConvNd', 'Linear'}
+        assert not isinstance(module, (nn.Conv2d, nn.Linear))
 
 
 def test_heads_may_zero_it():
@@ -33,11 +36,3 @@ def test_heads_may_zero_it():
     nn.init.ones_(generator.weight)
     constant_init(generator, 0)
     assert not generator.weight.any()
-
-
-def test_init_weights_of_the_layer_zeroes_it():
-    layer = DeformKernel2d(4, 4, 3)
-    nn.init.ones_(layer.conv_offset.weight)
-    nn.init.ones_(layer.conv_offset.bias)
-    layer.init_weights()
-    assert not layer.conv_offset.weight.any() and not layer.conv_offset.bias.any()
