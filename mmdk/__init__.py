@@ -1,7 +1,7 @@
 """mmdk: Deformable Kernels (Gao et al., ICLR 2020) for MMCV and MMDetection.
 
 Importing it registers the conv layer type `'DK'` with MMEngine's `MODELS`, for use in `conv_cfg=`
-and `dcn=`, and the compiled operators `torch.ops.mmdk`.
+and `dcn=`, the model type `'SwapConv2d'`, and the compiled operators `torch.ops.mmdk`.
 """
 
 from mmdk import _requirements
@@ -11,8 +11,9 @@ _requirements.check()
 from mmdk import layers, ops  # noqa: E402
 from mmdk._safe_globals import allow_mmengine_checkpoints  # noqa: E402
 from mmdk.layers import lift_kernel  # noqa: E402
+from mmdk.replacement import replace_conv2d  # noqa: E402
 from mmdk.version import __version__  # noqa: E402
 
 allow_mmengine_checkpoints()
 
-__all__ = ['__version__', 'layers', 'lift_kernel', 'ops']
+__all__ = ['__version__', 'layers', 'lift_kernel', 'ops', 'replace_conv2d']
