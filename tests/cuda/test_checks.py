@@ -25,8 +25,8 @@ def run(*arguments, device='cpu'):
 
 @pytest.mark.slow
 def test_what_is_asked_holds_on_the_cpu():
-    """The matrix is asked below, random cases in tests/ops."""
-    status, output = run('-k', 'not matrix and not random')
+    """But for what takes long: the matrix is asked below, random cases in tests/ops."""
+    status, output = run('-k', 'not matrix and not random and not as_large')
     assert status == 0, output[-5000:]
     assert 'passed' in output
 
