@@ -1,12 +1,13 @@
 """mmdk: Deformable Kernels (Gao et al., ICLR 2020) for MMCV and MMDetection.
 
 Importing it registers the conv layer type `'DK'` with MMEngine's `MODELS`, for use in `conv_cfg=`
-and `dcn=`, the model type `'SwapConv2d'`, and the compiled operators `torch.ops.mmdk`.
+and `dcn=`, the model type `'SwapConv2d'`, where MMDetection is there the backbone
+`'ResNetDW'`, and the compiled operators `torch.ops.mmdk`.
 """
 
 from mmdk import _requirements
 
-_requirements.check()
+has_mmdet = _requirements.check()
 
 from mmdk import layers, ops  # noqa: E402
 from mmdk._safe_globals import allow_mmengine_checkpoints  # noqa: E402
@@ -15,5 +16,7 @@ from mmdk.replacement import replace_conv2d  # noqa: E402
 from mmdk.version import __version__  # noqa: E402
 
 allow_mmengine_checkpoints()
+if has_mmdet:
+    from mmdk.detection import backbones  # noqa: F401  (registers them)
 
 __all__ = ['__version__', 'layers', 'lift_kernel', 'ops', 'replace_conv2d']
