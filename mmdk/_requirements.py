@@ -12,8 +12,11 @@ import warnings
 KNOWN_GOOD = {'torch': '2.13.0', 'mmengine': '0.10.7', 'mmcv': '2.1.0', 'mmdet': '3.3.0'}
 
 
-def check() -> None:
+def check() -> bool:
     """Import what mmdk needs, and try what it plugs into.
+
+    Returns:
+        Whether MMDetection is there and works.
 
     Raises:
         ImportError: MMEngine or MMCV is missing or broken.
@@ -25,18 +28,21 @@ def check() -> None:
             raise ImportError(
                 f'mmdk needs {name}, which cannot be imported: {error}. {_cure(name)}'
             ) from error
-    if importlib.util.find_spec('mmdet') is not None:
-        _warn_if_broken('mmcv.ops', "MMCV's compiled operators do not load")
-        _warn_if_broken('mmdet', 'MMDetection is installed but does not import')
+    if importlib.util.find_spec('mmdet') is None:
+        return False
+    has_ops = _works('mmcv.ops', "MMCV's compiled operators do not load")
+    return _works('mmdet', 'MMDetection is installed but does not import') and has_ops
 
 
-def _warn_if_broken(module: str, symptom: str) -> None:
-    """mmdk works without MMDetection, so what only MMDetection needs is no reason to fail."""
+def _works(module: str, symptom: str) -> bool:
+    """Try; mmdk works without MMDetection, so failing is a warning."""
     try:
         importlib.import_module(module)
     # mmdet refuses versions it does not know by an assertion.
     except (ImportError, AssertionError, OSError) as error:
         warnings.warn(f'{symptom}: {error}. {_cure(module.split(".")[0])}', stacklevel=4)
+        return False
+    return True
 
 
 def _cure(name: str) -> str:
