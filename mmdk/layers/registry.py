@@ -142,6 +142,10 @@ def _register(type: str) -> None:
     def build(*args, **kwargs) -> nn.Module:
         return build_layer(type, *args, **kwargs)
 
+    # For those who look up which options there are.
+    signature = inspect.signature(build_layer)
+    parameters = [p for p in signature.parameters.values() if p.name != 'type']
+    build.__signature__ = signature.replace(parameters=parameters)
     MODELS.register_module(name=type, module=build)
 
 

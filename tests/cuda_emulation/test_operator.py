@@ -238,6 +238,11 @@ def test_in_parts(case, fixed_order):
         check(case, guarded(case.tensors()), EXACT, deform_kernel2d)
 
 
+def strides(tensor):
+    """Those that mean something: not of dimensions of size one."""
+    return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
+
+
 def test_gradients_have_the_strides_that_shape_inference_says():
     for case in MATRIX:
         if case.batch == 0:
@@ -248,9 +253,9 @@ def test_gradients_have_the_strides_that_shape_inference_says():
             output, gradients = run(deform_kernel2d, case, guarded(tensors), torch.float32)
         meta = {name: tensor.to('meta') for name, tensor in tensors.items()}
         expected = on_cpu(**meta, **case.geometry)
-        assert output.stride() == expected.stride(), case.name
+        assert strides(output) == strides(expected), case.name
         for name, gradient in gradients.items():
-            assert gradient.stride() == meta[name].stride(), (case.name, name)
+            assert strides(gradient) == strides(meta[name]), (case.name, name)
 
 
 def test_scope_that_no_block_can_hold():
