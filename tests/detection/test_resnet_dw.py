@@ -4,7 +4,6 @@ import pytest
 import torch
 from mmcv.cnn import is_norm
 from mmdet.models import ResNet
-from mmdet.registry import MODELS
 from mmengine.analysis import get_model_complexity_info
 from torch import nn
 
@@ -16,7 +15,7 @@ IN_STAGES = dict(dcn=stock.DK, stage_with_dcn=(False, True, True, True))
 
 
 def narrow(depth=50, **cfg):
-    return MODELS.build(dict(type='ResNetDW', depth=depth, base_channels=4, **cfg))
+    return ResNetDW(depth, base_channels=4, **cfg)
 
 
 def count(model):
