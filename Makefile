@@ -15,7 +15,7 @@ help:
 	@echo 'make test         env; then the whole test suite'
 	@echo 'make test-quick   env; then the tests that neither compile nor train'
 	@echo 'make test-oldest  operator and layer tests on the oldest PyTorch, in .venv-oldest (5 GB)'
-	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 10 minutes)'
+	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 15 minutes)'
 	@echo 'make cuda-check   compile the CUDA kernels and check registers and instructions; needs nvcc, no GPU'
 	@echo 'make cuda-build   the whole extension with CUDA, in .venv-cuda (6 GB), and its CPU tests; needs nvcc'
 	@echo 'make gpu-check    env; then test and time mmdk on a GPU, and write gpu-report.md; needs a GPU and nvcc'
