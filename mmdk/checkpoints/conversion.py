@@ -40,16 +40,25 @@ class Conversion:
 
     def report(self) -> str:
         """One line for each that is not empty."""
-        lines = {
+        names = {
             'lifted from plain convolutions': self.lifted,
             "converted from the released code's modules": self.released,
             'taken over as they are': self.taken_over,
             'left out of what was read': self.left_out,
             'not in what was read, and not written': self.missing,
         }
-        return '\n'.join(
-            f'{len(names)} {what}: {_listed(names)}' for what, names in lines.items() if names
-        )
+        lines = [
+            f'{len(found)} {what}: '
+            f'{_shortened(found) if found is self.taken_over else ", ".join(found)}'
+            for what, found in names.items()
+            if found
+        ]
+        if self.released:
+            lines.append(
+                'Whether the released code clipped offsets (rotation_clip, offset_clip) is in no '
+                'checkpoint: see that the layers here clip alike.'
+            )
+        return '\n'.join(lines)
 
 
 def convert_state_dict(
@@ -206,7 +215,7 @@ def _misfits(unexpected: list[str], missing: list[str], given: Iterable[str]) ->
         lines += [f'  {name}{_closest(name, missing)}' for name in unexpected[:LISTED]]
         lines += ['  ...'] * (len(unexpected) > LISTED)
     if missing:
-        lines.append(f'{len(missing)} of the model are not there: {_listed(missing)}')
+        lines.append(f'{len(missing)} of the model are not there: {_shortened(missing)}')
     return '\n'.join([*lines, *_causes(unexpected, missing, given), _how_to_leave_out()])
 
 
@@ -234,6 +243,6 @@ def _how_to_leave_out() -> str:
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _shortened(names: Sequence[str]) -> str:
     more = f' and {len(names) - LISTED} more' if len(names) > LISTED else ''
     return ', '.join(names[:LISTED]) + more

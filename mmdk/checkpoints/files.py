@@ -34,9 +34,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         ...     list(read_checkpoint(file.name)['state_dict'])
         ['weight', 'bias']
     """
+    if not os.path.exists(path):
+        hint = ' Fetch it first.' if '://' in str(path) else ''
+        raise FileNotFoundError(f'There is no file {path}.{hint}')
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f'There is no file {path}.')
     if not path.is_file():
         raise ValueError(f'{path} is not a file; name the checkpoint itself.')
     loaded = _load(path)
@@ -86,7 +87,9 @@ def check_target(target: str | os.PathLike, source: str | os.PathLike, overwrite
     if path.is_dir():
         raise ValueError(f'{target} is a folder; name the file to write.')
     if path.exists() and not overwrite:
-        raise FileExistsError(f'{target} exists; name another file, or ask to overwrite it.')
+        raise FileExistsError(
+            f'{target} exists; name another file, or allow it by overwrite (--overwrite).'
+        )
     if not path.parent.is_dir():
         raise FileNotFoundError(f'There is no folder {path.parent}; make it first.')
     return path

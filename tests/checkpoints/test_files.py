@@ -93,6 +93,8 @@ def test_a_truncated_file_of_the_old_format(tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='There is no file .*absent.pth'):
         read_checkpoint(tmp_path / 'absent.pth')
+    with pytest.raises(FileNotFoundError, match='no file https://x.org/a.pth. Fetch it first'):
+        read_checkpoint('https://x.org/a.pth')
     with pytest.raises(ValueError, match='is not a file'):
         read_checkpoint(tmp_path)
 

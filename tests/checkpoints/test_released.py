@@ -133,6 +133,7 @@ def test_a_module_that_is_the_model():
     layer = layers.DeformKernel2d(**g, bias=False)
     conversion = convert_state_dict(module.state_dict(), layer)
     assert conversion.released == ['']
+    assert 'see that the layers here clip alike' in conversion.report()
     x = torch.randn(1, C, 7, 8)
     torch.testing.assert_close(layer(x), module(x))
 
