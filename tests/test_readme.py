@@ -4,13 +4,16 @@ import inspect
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.runner import load_checkpoint
 from PIL import Image
 
 from mmdk.layers import DeformKernel2d
@@ -104,7 +107,7 @@ def test_training_and_testing_commands(tmp_path):
     """The shell commands, word by word, on a COCO of two images."""
     make_coco(tmp_path / 'data/coco')
     (tmp_path / 'my_config.py').write_text(CONFIGS[0] + SMALL)
-    (script,) = (block for block in blocks('shell') if 'my_config.py' in block)
+    (script,) = (block for block in blocks('shell') if 'train.py' in block)
     (tmp_path / '.venv/bin').mkdir(parents=True)
     python = tmp_path / '.venv/bin/python'
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -119,6 +122,27 @@ def test_training_and_testing_commands(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     assert 'Saving checkpoint at 12 epochs' in result.stdout
     assert 'Epoch(test) [2/2]' in result.stdout
+
+
+@pytest.mark.slow
+def test_conversion_commands(tmp_path, monkeypatch):
+    """In this process; the plain weights are those of the same config without DK."""
+    monkeypatch.chdir(tmp_path)
+    Path('my_config.py').write_text(CONFIGS[0] + SMALL)
+    config = Config.fromfile('my_config.py')
+    config.model.backbone.dcn = None
+    plain = stock.build(config)
+    torch.save(plain.state_dict(), 'faster-rcnn.pth')
+    torch.save(plain.backbone.state_dict(), 'resnet50.pth')
+    (script,) = (block for block in blocks('shell') if 'convert_checkpoint.py' in block)
+    for line in script.splitlines():
+        python, tool, *arguments = line.split()
+        assert python == '.venv/bin/python'
+        monkeypatch.setattr(sys, 'argv', [tool, *arguments])
+        runpy.run_path(str(ROOT / tool), run_name='__main__')
+    config = Config.fromfile('my_config.py')
+    load_checkpoint(stock.build(config), 'faster-rcnn-dk.pth', strict=True)
+    load_checkpoint(stock.build(config).backbone, 'resnet50-dk.pth', strict=True)
 
 
 def make_coco(folder):
