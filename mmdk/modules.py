@@ -70,6 +70,7 @@ class GlobalDeformKernel2d(ScopeConv2d):
 
     kind = 'mmdk.modules.GlobalDeformKernel2d'
     loadable_kinds = (kind,)
+    generator_name = 'fc'
 
     def __init__(
         self,

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 import mmcv.cnn.bricks
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, PretrainedInit, initialize
-from mmengine.registry import MODELS
+from mmengine.model import BaseModule, PretrainedInit, initialize, is_model_wrapper
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from mmdk.layers.registry import WHERE, is_selected
 
@@ -39,7 +40,8 @@ def replace_conv2d(
     none is.
 
     Args:
-        module: Holds the convolutions: nn.Conv2d or MMCV's wrapper of it, no other subclass.
+        module: Holds the convolutions: nn.Conv2d or MMCV's wrapper of it, no other subclass. Not
+            yet wrapped for distributed training.
         type: Registered in `mmengine.registry.MODELS` as a conv layer, such as `'DK'`.
         where: Which convolutions. A word, 'spatial' (kernels larger than 1), 'depthwise' or 'all';
             or a regular expression that matches the whole dotted name of a convolution, such as
@@ -53,7 +55,7 @@ def replace_conv2d(
     Raises:
         ValueError: `where` selects nothing, or what it selects cannot be swapped.
         KeyError: There is no such type.
-        TypeError: `where` is none of the above, or the type has no such option.
+        TypeError: `module` or `where` is none of the above, or the type has no such option.
 
     Example:
         >>> from torch import nn
@@ -66,6 +68,7 @@ def replace_conv2d(
         >>> model[2].scope_size
         (2, 2)
     """
+    _check_module(module)
     names = _names(module)
     layers = {}
     for conv in _select(module, where, names):
@@ -94,7 +97,9 @@ def build_swapped(inside: str, swaps: dict | Sequence[dict], **cfg) -> nn.Module
     `type` moves to `inside`.
 
     `init_weights()` gives what the plain model's would have: one is built beside it, initialised,
-    and lifted. Pretrained weights, of the plain or of the swapped model, load in it too.
+    and lifted. Pretrained weights, of the plain or of the swapped model, load in it too; but only
+    the plain model's where `init_cfg` gives them to a part with an `init_weights` of its own, such
+    as a DETR as a whole.
 
     Args:
         inside: The model's type.
@@ -115,23 +120,39 @@ def build_swapped(inside: str, swaps: dict | Sequence[dict], **cfg) -> nn.Module
         >>> type(model).__name__, type(model.conv).__name__
         ('ConvModule', 'DeformKernel2d')
     """
+    swaps = [swaps] if isinstance(swaps, dict) else swaps
+    are_many = isinstance(swaps, (list, tuple)) and len(swaps) > 0
+    if not are_many or not all(isinstance(swap, dict) for swap in swaps):
+        raise TypeError(
+            'swaps must be a dict of type, where and options, or a list of at least one, got '
+            f'{swaps!r}.'
+        )
     cfg = dict(type=inside, **cfg)
     model = MODELS.build(copy.deepcopy(cfg))
-    for swap in [swaps] if isinstance(swaps, dict) else swaps:
+    for swap in swaps:
         replace_conv2d(model, **swap)
     if hasattr(model, 'init_weights'):
         # On the instance: a class of its own would have another name, and names choose
         # initialisers. A partial is copied and pickled along with the model.
-        model.init_weights = functools.partial(_init_weights, model, ConfigDict(cfg))
+        scope = DefaultScope.get_current_instance()
+        scope_name = None if scope is None else scope.scope_name
+        model.init_weights = functools.partial(_init_weights, model, ConfigDict(cfg), scope_name)
     return model
 
 
-def _init_weights(model: nn.Module, plain_cfg: dict) -> None:
-    """Initialise as the plain model would, and lift."""
+def _init_weights(model: nn.Module, plain_cfg: dict, scope_name: str | None) -> None:
+    """Initialise as the plain model would, and lift.
+
+    Args:
+        model: Swapped.
+        plain_cfg: Of the model before the swaps.
+        scope_name: MMEngine's scope in which `plain_cfg` has its meaning; None: the one of now.
+    """
     if getattr(model, 'is_init', False):
         model.__class__.init_weights(model)  # MMEngine's warning
         return
-    plain = MODELS.build(copy.deepcopy(plain_cfg))
+    with DefaultScope.overwrite_default_scope(scope_name):
+        plain = MODELS.build(copy.deepcopy(plain_cfg))
     pretrained = _take_pretrained(plain)
     plain.init_weights()
     model.load_state_dict(plain.state_dict(), strict=False)
@@ -160,6 +181,28 @@ def _take_pretrained(plain: nn.Module) -> dict[str, list[dict]]:
     return taken
 
 
+def _check_module(module: nn.Module) -> None:
+    """Raises an error if convolutions inside can not be swapped at all."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f'module must be an nn.Module, got {module!r}.')
+    for name, part in module.named_modules():
+        if is_model_wrapper(part):
+            raise ValueError(
+                f'{name or "module"!r} is a {part.__class__.__name__}, which may know only the '
+                'parameters that it was made with: swap before wrapping.'
+            )
+    if _is_plain(module):
+        raise ValueError(
+            'The module is a convolution itself, and can only be replaced inside another: build '
+            'the layer and load the state dict of this one into it.'
+        )
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """Whether it could be swapped, but for what :func:`_obstacle` finds, such as weight norm."""
+    return type_before_parametrizations(part) in PLAIN
+
+
 def _names(module: nn.Module) -> dict[nn.Module, list[str]]:
     """All names of every part."""
     names = {}
@@ -174,20 +217,16 @@ def _select(module: nn.Module, where: Where, names: dict[nn.Module, list[str]]) 
     Raises:
         ValueError: It, or one pattern in it, selects none.
     """
-    if module.__class__ in PLAIN:
-        raise ValueError(
-            'The module is a convolution itself, and can only be replaced inside another: build '
-            'the layer and load the state dict of this one into it.'
-        )
-    inner = {part for layer in names if _has_weight(layer) for part in _below(layer)}
-    convs = [part for part in names if part.__class__ in PLAIN and part not in inner]
+    inner = {part for layer in names if _is_convolution(layer) for part in _below(layer)}
+    convs = [part for part in names if _is_plain(part) and part not in inner]
     if callable(where):
         chosen = {conv for conv in convs if any(where(name, conv) for name in names[conv])}
         if not chosen:
             raise ValueError(f'where={where!r} selects {_none_of(convs, module)}.')
         return [conv for conv in convs if conv in chosen]
     conditions = [where] if isinstance(where, str) else where
-    if not isinstance(conditions, (list, tuple)) or not conditions:
+    are_many = isinstance(conditions, (list, tuple)) and len(conditions) > 0
+    if not are_many or not all(isinstance(condition, str) for condition in conditions):
         raise TypeError(
             f'where must be one of {tuple(WHERE)}, a regular expression, a list of those or a '
             f'function of name and module, got {where!r}.'
@@ -224,7 +263,7 @@ def _meeting(
 def _matches(pattern: str, name: str) -> bool:
     try:
         return re.fullmatch(pattern, name) is not None
-    except (re.error, TypeError) as error:
+    except re.error as error:
         raise ValueError(f'where={pattern!r} is no regular expression: {error}.') from error
 
 
@@ -241,7 +280,8 @@ def _no_match(
         more = f' and {len(others) - 3} more' if len(others) > 3 else ''
         parts.append(f'It matches {listed}{more}.')
     if any(part in convs for other in others for part in _below(other)):
-        parts.append(f'Everything inside is {pattern + chr(92) + "..*"!r}.')
+        whole = f'({pattern})' if '|' in pattern else pattern
+        parts.append(f'Everything inside is {whole + chr(92) + "..*"!r}.')
     written = pattern.replace(chr(92), '')
     known = [name for conv in convs for name in names[conv]] + list(WHERE)
     close = difflib.get_close_matches(written, known, n=3, cutoff=0.3)
@@ -255,12 +295,12 @@ def _none_of(convs: list[nn.Conv2d], module: nn.Module) -> str:
     return f'none of the {len(convs)} plain nn.Conv2d in {module.__class__.__name__}'
 
 
-def _has_weight(layer: nn.Module) -> bool:
-    """Whether it is a layer rather than a container: what is inside is its own affair.
+def _is_convolution(layer: nn.Module) -> bool:
+    """Whether it is one of any kind: what is inside is its own affair.
 
     Such as the convolution that predicts the offsets of MMCV's deformable ones.
     """
-    return layer._parameters.get('weight') is not None
+    return hasattr(layer, 'kernel_size') and hasattr(layer, 'weight')
 
 
 def _below(layer: nn.Module) -> Iterator[nn.Module]:
@@ -271,11 +311,18 @@ def _obstacle(module: nn.Module, conv: nn.Conv2d) -> str | None:
     """What a new layer could not take over."""
     if set(conv._parameters) != {'weight', 'bias'} or conv.weight is None:
         return f'its parameters are {sorted(conv._parameters)}, not weight and bias (weight norm?)'
-    if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks:
+    if any(value for name, value in vars(conv).items() if name.endswith('_hooks')):
         return 'it has hooks, which would be lost; remove them before'
+    if 'forward' in vars(conv):
+        return 'its method forward was replaced, which would be lost; put it back before'
+    held = [*conv._buffers, *conv._modules]
+    if held:
+        return f'it holds {", ".join(map(repr, held))}, which would be lost'
+    own = {id(value): name for name, value in conv._parameters.items() if value is not None}
     for name, part in module.named_modules():
-        if part is not conv and any(value is conv.weight for value in part._parameters.values()):
-            return f'it shares its weight with {name!r}, which would end'
+        for value in part._parameters.values():
+            if part is not conv and id(value) in own:
+                return f'it shares its {own[id(value)]} with {name!r}, which would end'
     return None
 
 
@@ -302,14 +349,15 @@ def _successor(name: str, conv: nn.Conv2d, type: str, cfg: dict) -> nn.Module:
     if 'where' in inspect.signature(build).parameters:
         taken_over['where'] = 'all'  # what was chosen here is chosen
     for option in cfg:
-        if option in taken_over:
+        if option in (*taken_over, 'padding_mode', 'device', 'dtype'):
             raise TypeError(f'{option!r} is taken over from the convolution; leave it out.')
     try:
         with conv.weight.device:
             layer = build(**taken_over, **cfg).to(conv.weight.dtype)
         _load(name, layer, conv)
-    except (TypeError, ValueError) as error:
-        raise error.__class__(f'{name}: {error}') from error
+    except (AssertionError, TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f'{name}: {error}') from error
     for key, parameter in layer.named_parameters():
         predecessor = conv._parameters.get(key)
         if predecessor is None:
@@ -329,6 +377,9 @@ def _builder(type: str) -> Callable[..., nn.Module]:
 
 def _load(name: str, layer: nn.Module, conv: nn.Conv2d) -> None:
     """Load a convolution's weights into its successor, whose log names its path in the model."""
+    lost = conv.state_dict().keys() - layer.state_dict().keys()
+    if lost:
+        raise ValueError(f'{layer} has no {" and no ".join(sorted(lost))} to take over.')
     holder = nn.Module()
     holder._modules[name] = layer  # add_module() would refuse the dots
     state = {f'{name}.{key}': value for key, value in conv.state_dict().items()}

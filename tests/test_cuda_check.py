@@ -1,23 +1,20 @@
 """tools/cuda_check.py: what it reads, what it refuses, and that planted errors are refused."""
 
-import importlib.util
+import argparse
+import dataclasses
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import cuda_check
 import pytest
+from cuda_kernels import compiling, inspection, listings, toolkit
+from cuda_kernels import table as kernel_table
 
 SCRIPT = Path(__file__).resolve().parent.parent / 'tools' / 'cuda_check.py'
-
-
-@pytest.fixture(scope='module')
-def check():
-    spec = importlib.util.spec_from_file_location('cuda_check', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # what ptxas and nvdisasm say
@@ -44,28 +41,28 @@ SASS = """\
 """
 
 
-def test_ptxas_output_is_read_by_function(check):
-    usages = check.parse_ptxas(PTXAS)
+def test_ptxas_output_is_read_by_function():
+    usages = listings.parse_ptxas(PTXAS)
     assert usages == {
-        '_Z5scaleIfLi4EEvPKT_PS0_i': check.Usage(0, 0, 0, registers=14, shared_bytes=512),
-        '_Z6helperf': check.Usage(8, 4, 12),
+        '_Z5scaleIfLi4EEvPKT_PS0_i': listings.Usage(0, 0, 0, registers=14, shared_bytes=512),
+        '_Z6helperf': listings.Usage(8, 4, 12),
     }
-    assert check.messages(PTXAS) == []
+    assert compiling.messages(PTXAS) == []
 
 
-def test_all_else_that_nvcc_prints_is_a_message(check):
+def test_all_else_that_nvcc_prints_is_a_message():
     warning = 'a.cu(3): warning #177-D: variable "x" was declared but never referenced'
-    assert check.messages(f'{PTXAS}{warning}\n  int x;\n') == [f'{warning}\n  int x;']
+    assert compiling.messages(f'{PTXAS}{warning}\n  int x;\n') == [f'{warning}\n  int x;']
     ptxas = 'ptxas warning : setmaxnreg ignored'
-    assert check.messages(f'{PTXAS}{ptxas}\n') == [ptxas]
+    assert compiling.messages(f'{PTXAS}{ptxas}\n') == [ptxas]
 
 
-def test_instructions_are_counted_without_padding(check):
+def test_instructions_are_counted_without_padding():
     codes = ['MOV', 'EXIT', 'LDG.E.128.CONSTANT', 'BRA']
-    assert check.parse_sass(SASS) == {'_Z5scaleIfLi4EEvPKT_PS0_i': codes}
-    usage = check.Usage(registers=14, shared_bytes=512)
-    row = check.row('a.cu', 'scale<float, 4>', 80, usage, codes)
-    assert row == check.Row('a.cu', 'scale<float, 4>', 80, 14, 512, 4, 1, 0, 0)
+    assert listings.parse_sass(SASS) == {'_Z5scaleIfLi4EEvPKT_PS0_i': codes}
+    usage = listings.Usage(registers=14, shared_bytes=512)
+    row = inspection.row('a.cu', 'scale<float, 4>', 80, usage, codes)
+    assert row == inspection.Row('a.cu', 'scale<float, 4>', 80, 14, 512, 4, 1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -77,20 +74,20 @@ def test_instructions_are_counted_without_padding(check):
         ('void a<(anonymous namespace)::Sink<double> >()', 'a<Sink<double> >'),
     ],
 )
-def test_kernels_are_named_without_result_parameters_and_namespaces(check, demangled, name):
-    assert check.readable(demangled) == name
+def test_kernels_are_named_without_result_parameters_and_namespaces(demangled, name):
+    assert listings.readable(demangled) == name
 
 
 # rules
 
 
-def problems_of(check, name='scale<float, 4>', codes=('EXIT',), **usage):
-    return check.refused(name, check.Usage(**{'registers': 9, **usage}), list(codes))
+def problems_of(name='scale<float, 4>', codes=('EXIT',), **usage):
+    return inspection.refused(name, listings.Usage(**{'registers': 9, **usage}), list(codes))
 
 
 @pytest.mark.parametrize('usage', [{'stack': 8}, {'spill_stores': 4}, {'spill_loads': 4}])
-def test_spills_are_refused(check, usage):
-    (problem,) = problems_of(check, **usage)
+def test_spills_are_refused(usage):
+    (problem,) = problems_of(**usage)
     assert re.match(r'\d bytes of (stack frame|spill stores|spill loads);', problem)
 
 
@@ -102,12 +99,12 @@ def test_spills_are_refused(check, usage):
         'RED.E.ADD.F64.RN.STRONG.GPU',
     ],
 )
-def test_double_precision_is_for_kernels_of_doubles(check, code):
+def test_double_precision_is_for_kernels_of_doubles(code):
     for name in ('scatter<float, 4>', 'scatter<Half>', 'double_scatter', 'scatter<Doubled>'):
-        (problem,) = problems_of(check, name, codes=[code, 'EXIT'])
+        (problem,) = problems_of(name, codes=[code, 'EXIT'])
         assert f'1 {code} in double precision' in problem
-    assert not problems_of(check, 'scatter<double, 2>', codes=[code])
-    assert not problems_of(check, 'scatter<float, Sum<double> >', codes=[code])
+    assert not problems_of('scatter<double, 2>', codes=[code])
+    assert not problems_of('scatter<float, Sum<double> >', codes=[code])
 
 
 @pytest.mark.parametrize(
@@ -117,34 +114,34 @@ def test_double_precision_is_for_kernels_of_doubles(check, code):
         *('ATOMS.ADD', 'UBLKRED.G.S.ADD'),
     ],
 )
-def test_atomics_are_for_kernels_named_for_them(check, code):
+def test_atomics_are_for_kernels_named_for_them(code):
     for name in ('gather<float>', 'gather<scatter<float> >', 'gather'):
-        (problem,) = problems_of(check, name, codes=[code, code, 'EXIT'])
+        (problem,) = problems_of(name, codes=[code, code, 'EXIT'])
         assert problem.startswith(f'2 {code}, atomic')
     for name in ('input_gradient_scatter<float>', 'atomic_sum'):
-        assert not problems_of(check, name, codes=[code])
+        assert not problems_of(name, codes=[code])
 
 
 @pytest.mark.parametrize(
     'code', ['I2F.S64.RP', 'F2I.FTZ.U32', 'REDUX.SUM', 'LDG.E.64', 'DEPBAR.LE', 'HFMA2.MMA', 'FADD']
 )
-def test_what_only_looks_like_it_is_not_refused(check, code):
-    assert not problems_of(check, codes=[code])
+def test_what_only_looks_like_it_is_not_refused(code):
+    assert not problems_of(codes=[code])
 
 
-def test_function_that_was_not_inlined_is_refused(check):
-    (problem,) = problems_of(check, 'helper', registers=None)
+def test_function_that_was_not_inlined_is_refused():
+    (problem,) = problems_of('helper', registers=None)
     assert 'not inlined' in problem
 
 
-def test_kernel_that_nvdisasm_does_not_show_is_refused(check):
-    (problem,) = problems_of(check, codes=[])
+def test_kernel_that_nvdisasm_does_not_show_is_refused():
+    (problem,) = problems_of(codes=[])
     assert 'no instructions' in problem
 
 
-def test_kernels_of_one_name_are_refused(check):
-    row = check.Row('a.cu', 'scale', 80, 1, 2, 3, 4, 5, 6)
-    (problem,) = check.same_names([row, row])
+def test_kernels_of_one_name_are_refused():
+    row = inspection.Row('a.cu', 'scale', 80, 1, 2, 3, 4, 5, 6)
+    (problem,) = kernel_table.same_names([row, row])
     assert problem.startswith('a.cu: scale, sm_80: several kernels')
 
 
@@ -152,32 +149,32 @@ def test_kernels_of_one_name_are_refused(check):
 
 
 @pytest.fixture
-def tools(check):
-    return check.Tools('nvcc', '13.0.88', 'nvdisasm', 'c++filt')
+def tools():
+    return toolkit.Tools('nvcc', '13.0.88', 'nvdisasm', 'c++filt')
 
 
 @pytest.fixture
-def rows(check):
+def rows():
     return [
-        check.Row(file, kernel, sm, 40, 0, 200, 2, 0, 0)
+        inspection.Row(file, kernel, sm, 40, 0, 200, 2, 0, 0)
         for file, kernel in [('a.cu', 'a<float, 4>'), ('b.cu', 'b')]
         for sm in (75, 80)
     ]
 
 
-def task(check, *sources, architectures=(75, 80), everything=False):
-    return check.Task([Path(name) for name in sources], list(architectures), [], everything)
+def task(*sources, architectures=(75, 80), everything=False):
+    return compiling.Task([Path(name) for name in sources], list(architectures), [], everything)
 
 
 @pytest.fixture
-def table(check, tools, rows, tmp_path):
+def table(tools, rows, tmp_path):
     path = tmp_path / 'kernels.json'
-    check.update(path, rows, task(check, 'a.cu', 'b.cu', everything=True), tools)
+    kernel_table.update(path, rows, task('a.cu', 'b.cu', everything=True), tools)
     return path
 
 
-def replaced(check, row, **fields):
-    return check.dataclasses.replace(row, **fields)
+def replaced(row, **fields):
+    return dataclasses.replace(row, **fields)
 
 
 def test_table_has_a_line_for_each_kernel_and_architecture(table):
@@ -186,56 +183,56 @@ def test_table_has_a_line_for_each_kernel_and_architecture(table):
     assert '"kernel": "a<float, 4>", "sm": 75, "registers": 40, ' in lines[0]
 
 
-def test_same_numbers_as_in_the_table_pass(check, tools, rows, table):
-    assert not check.compare(table, rows, task(check, everything=True), tools)
+def test_same_numbers_as_in_the_table_pass(tools, rows, table):
+    assert not kernel_table.compare(table, rows, task(everything=True), tools)
 
 
 @pytest.mark.parametrize('field', ['registers', 'shared_bytes', 'instructions'])
-def test_each_difference_to_the_table_is_named(check, tools, rows, table, field):
-    rows[1] = replaced(check, rows[1], **{field: 41})
+def test_each_difference_to_the_table_is_named(tools, rows, table, field):
+    rows[1] = replaced(rows[1], **{field: 41})
     before = getattr(rows[0], field)
-    problem, advice = check.compare(table, rows, task(check, everything=True), tools)
+    problem, advice = kernel_table.compare(table, rows, task(everything=True), tools)
     assert problem == (
         f'a.cu: a<float, 4>, sm_80: {field.replace("_", " ")}: 41, in the table {before}'
     )
     assert 'CUDA_CHECK_ARGS=--update' in advice
 
 
-def test_kernels_that_came_and_went_are_named(check, tools, rows, table):
-    rows[0] = replaced(check, rows[0], kernel='new')
-    came, went, _ = check.compare(table, rows, task(check, everything=True), tools)
+def test_kernels_that_came_and_went_are_named(tools, rows, table):
+    rows[0] = replaced(rows[0], kernel='new')
+    came, went, _ = kernel_table.compare(table, rows, task(everything=True), tools)
     assert came == 'a.cu: new, sm_75: is not in the table'
     assert went == 'a.cu: a<float, 4>, sm_75: in the table, but not compiled'
 
 
-def test_only_what_was_compiled_is_compared(check, tools, rows, table):
-    assert not check.compare(table, rows[:1], task(check, 'a.cu', architectures=[75]), tools)
+def test_only_what_was_compiled_is_compared(tools, rows, table):
+    assert not kernel_table.compare(table, rows[:1], task('a.cu', architectures=[75]), tools)
 
 
-def test_numbers_of_another_nvcc_are_not_compared_but_names_are(check, rows, table, capsys):
-    newer = check.Tools('nvcc', '13.4.1', 'nvdisasm', 'c++filt')
-    rows = [replaced(check, row, registers=99) for row in rows]
-    assert not check.compare(table, rows, task(check, everything=True), newer)
+def test_numbers_of_another_nvcc_are_not_compared_but_names_are(rows, table, capsys):
+    newer = toolkit.Tools('nvcc', '13.4.1', 'nvdisasm', 'c++filt')
+    rows = [replaced(row, registers=99) for row in rows]
+    assert not kernel_table.compare(table, rows, task(everything=True), newer)
     assert 'NOT compared' in capsys.readouterr().out
-    assert check.compare(table, rows[1:], task(check, everything=True), newer)
+    assert kernel_table.compare(table, rows[1:], task(everything=True), newer)
 
 
-def test_missing_table_is_an_error(check, tools, rows, tmp_path):
-    (problem,) = check.compare(tmp_path / 'no.json', rows, task(check, everything=True), tools)
+def test_missing_table_is_an_error(tools, rows, tmp_path):
+    (problem,) = kernel_table.compare(tmp_path / 'no.json', rows, task(everything=True), tools)
     assert 'there is no' in problem
     assert '--update' in problem
 
 
-def test_update_of_one_file_keeps_the_lines_of_others(check, tools, rows, table):
-    new = replaced(check, rows[0], registers=10)
-    check.update(table, [new], task(check, 'a.cu', architectures=[75]), tools)
-    assert not check.compare(table, [new, *rows[1:]], task(check, everything=True), tools)
+def test_update_of_one_file_keeps_the_lines_of_others(tools, rows, table):
+    new = replaced(rows[0], registers=10)
+    kernel_table.update(table, [new], task('a.cu', architectures=[75]), tools)
+    assert not kernel_table.compare(table, [new, *rows[1:]], task(everything=True), tools)
 
 
-def test_update_does_not_mix_releases(check, rows, table):
-    newer = check.Tools('nvcc', '13.4.1', 'nvdisasm', 'c++filt')
+def test_update_does_not_mix_releases(rows, table):
+    newer = toolkit.Tools('nvcc', '13.4.1', 'nvdisasm', 'c++filt')
     with pytest.raises(SystemExit, match=r'nvcc 13\.0\.88 .* this is nvcc 13\.4\.1'):
-        check.update(table, rows[:1], task(check, 'a.cu', architectures=[75]), newer)
+        kernel_table.update(table, rows[:1], task('a.cu', architectures=[75]), newer)
 
 
 # the command
@@ -264,15 +261,15 @@ def test_missing_nvcc_is_said_if_it_need_not_be_there(tmp_path):
     assert (result.returncode, result.stdout.count('NOT checked')) == (0, 1)
 
 
-def test_architectures_that_nvcc_does_not_know_are_left_out_and_said(check, tools, capsys):
-    options = check.argparse.Namespace(sources=[Path('a.cu')], arch=None)
-    task = check.choose_task(options, {80, 90, 110})
+def test_architectures_that_nvcc_does_not_know_are_left_out_and_said(tools, capsys):
+    options = argparse.Namespace(sources=[Path('a.cu')], arch=None)
+    task = cuda_check.choose_task(options, {80, 90, 110})
     assert (task.architectures, task.left_out) == ([80, 90], [75, 86, 100])
-    check.summarize([], task, tools)
+    cuda_check.summarize([], task, tools)
     assert 'NOT compiled for [75, 86, 100]' in capsys.readouterr().out
     options.arch = [35]
     with pytest.raises(SystemExit, match=r'knows none of \[35\]; it knows \[80, 90, 110\]'):
-        check.choose_task(options, {80, 90, 110})
+        cuda_check.choose_task(options, {80, 90, 110})
 
 
 PLANTED = """
@@ -317,11 +314,11 @@ static void nobody_calls_it() {}
 
 
 @pytest.fixture
-def compiled(tmp_path, check):
-    if not check.find_nvcc():
+def compiled(tmp_path):
+    if not toolkit.find_nvcc():
         pytest.skip('compiling needs nvcc, which is not here')
     try:
-        check.find_tools(check.find_nvcc())
+        toolkit.find_tools(toolkit.find_nvcc())
     except SystemExit as error:
         pytest.skip(f'{error}; make cuda-check installs it')
 
@@ -335,11 +332,11 @@ def compiled(tmp_path, check):
 
 
 @pytest.mark.slow
-def test_clean_kernels_compile_and_make_a_table(compiled, check):
+def test_clean_kernels_compile_and_make_a_table(compiled):
     result, table = compiled('')
     assert result.returncode == 0, result.stdout
     assert 'Nothing was run' in result.stdout
-    lines = check.read_rows(check.json.loads(table.read_text()))
+    lines = kernel_table.read_rows(json.loads(table.read_text()))
     assert [(row.kernel, row.loads_of_16_bytes, row.sm) for row in lines] == [
         ('clean<double>', 1, 80),
         ('clean<float>', 1, 80),

@@ -90,6 +90,19 @@ def test_global_state_and_output(kernel, scope, groups, out):
     torch.testing.assert_close(layer(x), expected)
 
 
+def test_global_state_with_a_scope_of_the_kernels_size():
+    """Its weight has the shape of a plain convolution's, yet it is none."""
+    state = {
+        'weight': random(6, 1, 3, 3),
+        'fc.weight': random(18, 6),
+        'fc.bias': random(18),
+    }
+    layer = modules.GlobalDeformKernel2d((3, 3), 6, 6, 3, groups=6).double()
+    layer.load_state_dict(state)
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
 @pytest.mark.parametrize('groups', [1, 2, 3])
 @pytest.mark.parametrize('clip', [None, 'scope', (-0.25, 0.5), dict(min=-0.25, max=0.5)])
 def test_local_state_and_output(groups, clip):

@@ -190,17 +190,68 @@ def test_a_layers_own_convolutions_are_left_alone():
         mmdk.replace_conv2d(model, where=r'1\.conv_offset')
 
 
+def test_containers_with_a_weight_are_no_layers():
+    """Such as those that weigh what their convolutions give."""
+    model = Net()
+    model.weight = nn.Parameter(torch.ones(2))
+    assert mmdk.replace_conv2d(model) == SPATIAL
+
+
+def test_a_scripted_model_has_none():
+    with pytest.raises(ValueError, match='selects none of the 0 plain nn.Conv2d in Recursive'):
+        mmdk.replace_conv2d(torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3))))
+
+
+def test_a_compiled_model_computes_with_the_new_layers():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    compiled = torch.compile(model, backend='eager')
+    x = torch.randn(1, 3, 6, 6)
+    before = compiled(x)
+    mmdk.replace_conv2d(model)
+    nn.init.ones_(model[0].conv_offset.bias)
+    assert torch.equal(compiled(x), model(x)) and not torch.allclose(compiled(x), before)
+
+
+def test_traced_graphs():
+    graph = torch.fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    x = torch.randn(1, 3, 6, 6)
+    before = graph(x)
+    assert mmdk.replace_conv2d(graph) == ['0']
+    torch.testing.assert_close(graph(x), before, rtol=1e-5, atol=1e-5)
+
+
 def weight_normed(model):
     nn.utils.weight_norm(model.stem)
+
+
+def parametrized(model):
+    nn.utils.parametrizations.weight_norm(model.stem)
 
 
 def hooked(model):
     model.stem.register_forward_hook(lambda *_: None)
 
 
+def hooked_while_saving(model):
+    model.stem._register_state_dict_hook(lambda *_: None)
+
+
+def adapted(model):
+    model.stem.adapter = nn.Linear(3, 8)
+    model.stem.register_buffer('gain', torch.ones(1))
+
+
+def patched(model):
+    model.stem.forward = lambda x: x
+
+
 def tied(model):
     model.stage1[1].weight = nn.Parameter(model.stage2[1].conv.weight.detach())
     model.stage2[1].conv.weight = model.stage1[1].weight
+
+
+def tied_bias(model):
+    model.stage2[0].bias = model.stage1[1].bias
 
 
 @pytest.mark.parametrize(
@@ -209,12 +260,18 @@ def tied(model):
         (None, 'stage3.*', r"where='stage3\.\*' matches no plain.*Closest: '\w.*whole name"),
         (None, 'spatail', r"where='spatail' matches no plain.*Closest: 'spatial'"),
         (None, 'stage1.0', r"It matches 'stage1\.0' \(ConvModule\)\. Everything inside is 'stage1"),
+        (None, 'stage1|stage2', r"Everything inside is '\(stage1\|stage2\)\\\\\.\.\*'"),
         (None, ['stem', 'stem2'], "where='stem2' matches no plain nn.Conv2d.*Closest: 'stem'"),
         (None, 'up', r"It matches 'up' \(ConvTranspose2d\)"),
         (None, 'stage[', r"where='stage\[' is no regular expression"),
         (None, lambda name, conv: False, 'selects none of the 5 plain nn.Conv2d in Net'),
         (weight_normed, 'stem', r"'stem' cannot be replaced by 'DK': its parameters are .*norm"),
+        (parametrized, 'spatial', "'stem' cannot be replaced by 'DK': its parameters are"),
         (hooked, 'stem', "'stem' cannot be replaced by 'DK': it has hooks"),
+        (hooked_while_saving, 'stem', "'stem' cannot be replaced by 'DK': it has hooks"),
+        (adapted, 'stem', "'stem' cannot be replaced by 'DK': it holds 'gain', 'adapter'"),
+        (patched, 'stem', "'stem' cannot be replaced by 'DK': its method forward was replaced"),
+        (tied_bias, 'depthwise', "'DK': it shares its bias with 'stage1.1', which would end"),
         (tied, 'all', "cannot be replaced by 'DK': it shares its weight with 'stage2.1.conv'"),
     ],
 )
@@ -247,7 +304,19 @@ def test_a_convolution_alone():
         mmdk.replace_conv2d(nn.Conv2d(3, 4, 3))
 
 
-@pytest.mark.parametrize('where', [3, [], None])
+def test_a_wrapped_model():
+    """DDP would not add up the gradients of parameters that it did not see when it was made."""
+    wrapped = nn.Sequential(nn.DataParallel(Net()))
+    with pytest.raises(ValueError, match="'0' is a DataParallel.*swap before wrapping"):
+        mmdk.replace_conv2d(wrapped)
+
+
+def test_no_module():
+    with pytest.raises(TypeError, match='module must be an nn.Module, got 3'):
+        mmdk.replace_conv2d(3)
+
+
+@pytest.mark.parametrize('where', [3, [], None, [3], [['stem']]])
 def test_where_of_another_kind(where):
     with pytest.raises(
         TypeError, match=re.escape(f'or a function of name and module, got {where!r}')
@@ -262,6 +331,10 @@ def test_where_of_another_kind(where):
         (dict(type=DeformKernel2d), KeyError, 'is not registered'),
         (dict(scop_size=4), TypeError, "stage1.0.conv: type='DK' has no option 'scop_size'"),
         (dict(groups=2), TypeError, "'groups' is taken over from the convolution"),
+        (dict(dtype=torch.float64), TypeError, "'dtype' is taken over from the convolution"),
+        (dict(padding_mode='reflect'), TypeError, "'padding_mode' is taken over from the conv"),
+        (dict(type='ConvModule'), ValueError, '(?s)stage1.0.conv: ConvModule.* has no weight'),
+        (dict(type='DCN'), ValueError, 'stage2.0: bias=True is not supported'),
         (dict(scope_size=2), ValueError, 'stage1.0.conv: scope_size .* is smaller than'),
         (dict(offset_groups=3), ValueError, 'stage1.0.conv: offset_groups=3 does not divide'),
         (dict(depthwise=True), ValueError, '(?s)stage1.0.conv: the weights of .* do not fit'),

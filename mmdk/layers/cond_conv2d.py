@@ -58,6 +58,7 @@ class CondConv2d(ConvBase):
 
     kind = 'CondConv'
     loadable_kinds = ('CondConv',)
+    generator_name = 'routing'
 
     def __init__(
         self,
@@ -115,6 +116,16 @@ class CondConv2d(ConvBase):
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, num_experts={self.num_experts}'
+
+    def _apply(self, fn, recurse=True):
+        """Let `to()` see experts as kernels: memory formats are for four dimensions."""
+
+        def apply(tensor: Tensor) -> Tensor:
+            if tensor.dim() != 5:
+                return fn(tensor)
+            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2])
+
+        return super()._apply(apply, recurse)
 
     def _lift(self, kernel: Tensor) -> Tensor:
         spread = fixed_noise((self.num_experts, *kernel.shape), kernel)

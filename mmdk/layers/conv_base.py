@@ -19,8 +19,8 @@ class ConvBase(nn.Module):
     """nn.Conv2d's arguments and attributes; a plain convolution's state dict loads.
 
     A subclass calls `_add_parameters`, says by `_lift` and `_lift_bias` what its parameters are for
-    those of the plain convolution that it replaces, and adds `forward`. What else it has, such as
-    the generator of its offsets, is zero when it replaces a plain convolution.
+    those of the plain convolution that it replaces, and adds `forward`. Its generator, of offsets
+    or the like, is zero when it replaces a plain convolution.
 
     A state dict of another type of layer is refused, even where all shapes fit: the type is
     written into the metadata that PyTorch keeps beside a state dict's entries.
@@ -42,6 +42,7 @@ class ConvBase(nn.Module):
     Attributes:
         kind: The layer's type in MMEngine's registry.
         loadable_kinds: The types whose state dicts it loads.
+        generator_name: The part that predicts offsets, or what else is zero at rest.
         offset_options: The arguments that decide how many channels `conv_offset` has.
 
     Raises:
@@ -50,6 +51,7 @@ class ConvBase(nn.Module):
 
     kind: str
     loadable_kinds: tuple[str, ...]
+    generator_name = 'conv_offset'
     offset_options: tuple[str, ...] = ()
 
     # Read by mmcv.cnn.ConvModule.
@@ -97,8 +99,8 @@ class ConvBase(nn.Module):
         Because it is there, ConvModule does not initialise the weight as if it were a kernel.
         """
         self.reset_parameters()
-        for generator in self.children():
-            generator.reset_parameters()
+        if self._generator is not None:
+            self._generator.reset_parameters()
 
     def extra_repr(self) -> str:
         return (
@@ -107,6 +109,10 @@ class ConvBase(nn.Module):
             f'groups={self.groups}, bias={self.bias is not None}, '
             f'padding_mode={self.padding_mode!r}'
         )
+
+    @property
+    def _generator(self) -> nn.Module | None:
+        return self._modules.get(self.generator_name)
 
     @property
     def _plain_shape(self) -> tuple[int, ...]:
@@ -226,16 +232,22 @@ class ConvBase(nn.Module):
     def _is_plain(self, state_dict: dict, prefix: str) -> bool:
         """Whether the entries under `prefix` are a plain convolution's."""
         weight = state_dict.get(f'{prefix}weight')
-        if getattr(weight, 'shape', None) != self._plain_shape:
+        if not isinstance(weight, Tensor) or weight.shape != self._plain_shape:
             return False
-        return not _offset_keys(state_dict, prefix)
+        return not self._generator_keys(state_dict, prefix)
+
+    def _generator_keys(self, state_dict: dict, prefix: str) -> list[str]:
+        """The entries under `prefix` of this layer's generator, or of another kind of layer's."""
+        starts = (f'{prefix}{self.generator_name}.', f'{prefix}conv_offset.')
+        return [key for key in state_dict if key.startswith(starts)]
 
     def _refusal(self, state_dict: dict, prefix: str, local_metadata: dict) -> str | None:
         """Why the entries under `prefix` cannot be loaded, and what to do; None if they can."""
         weight = state_dict.get(f'{prefix}weight')
-        if weight is None or self._is_plain(state_dict, prefix):
+        # What is no tensor, PyTorch refuses.
+        if not isinstance(weight, Tensor) or self._is_plain(state_dict, prefix):
             return None
-        foreign = _offset_keys(state_dict, prefix)
+        foreign = self._generator_keys(state_dict, prefix)
         if weight.shape == self._plain_shape != self.weight.shape:
             return (
                 f'{prefix}weight is a plain {self.kernel_size} kernel, yet {foreign[0]} is in the '
@@ -286,18 +298,14 @@ class ConvBase(nn.Module):
         state_dict[f'{prefix}weight'] = self._lift(weight)
         if bias is not None:
             state_dict[f'{prefix}bias'] = self._lift_bias(bias)
-        for name, parameter in self.named_parameters():
-            if name not in ('weight', 'bias'):
+        if self._generator is not None:
+            for name, parameter in self._generator.named_parameters(self.generator_name):
                 state_dict[prefix + name] = weight.new_zeros(parameter.shape)
         print_log(
             f'{prefix}weight: a plain kernel {self.kernel_size}, lifted to type {self.kind!r} with '
             f'weight {tuple(self.weight.shape)}',
             logger='current',
         )
-
-
-def _offset_keys(state_dict: dict, prefix: str) -> list[str]:
-    return [key for key in state_dict if key.startswith(f'{prefix}conv_offset.')]
 
 
 def _saved_kind(local_metadata: dict) -> str | None:

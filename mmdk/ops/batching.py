@@ -10,7 +10,7 @@ PyTorch before 2.5, and `sample_kernel` everywhere, take PyTorch's own way: a lo
 import torch
 from torch import Tensor
 
-WEIGHT, BIAS = 1, 5  # among the tensor arguments of deform_kernel2d
+INPUT, WEIGHT, BIAS = 0, 1, 5  # among the tensor arguments of deform_kernel2d
 
 
 def _fold(tensor: Tensor | None, dim: int | None, size: int, axis: int) -> Tensor | None:
@@ -24,8 +24,17 @@ def _fold(tensor: Tensor | None, dim: int | None, size: int, axis: int) -> Tenso
     return tensor.flatten(axis, axis + 1)
 
 
-def _unfold(tensor: Tensor, size: int, axis: int) -> Tensor:
-    return tensor.unflatten(axis, (size, tensor.shape[axis] // size))
+def _unfold(tensor: Tensor, size: int, axis: int, length: int) -> Tensor:
+    """Undo `_fold`; `length` is what `axis` has in each of the `size` entries, perhaps none."""
+    return tensor.unflatten(axis, (size, length))
+
+
+def _length(tensor: Tensor, dim: int | None, axis: int) -> int:
+    """Length of an axis of one entry."""
+    shape = list(tensor.shape)
+    if dim is not None:
+        del shape[dim]
+    return shape[axis]
 
 
 def _channel_axis(argument: int) -> int:
@@ -41,9 +50,10 @@ def _deform_kernel2d(info, in_dims, *args):
         else _fold(tensor, in_dims[i], info.batch_size, 0 if shared else _channel_axis(i))
         for i, tensor in enumerate(tensors)
     ]
-    axis = 0 if shared else 1
     output = torch.ops.mmdk.deform_kernel2d(*folded, *geometry)
-    return _unfold(output, info.batch_size, axis), axis
+    axis = 0 if shared else 1
+    along = INPUT if shared else WEIGHT  # images come from the one, channels from the other
+    return _unfold(output, info.batch_size, axis, _length(tensors[along], in_dims[along], 0)), axis
 
 
 def _deform_kernel2d_backward(info, in_dims, grad_output, *args):
@@ -63,8 +73,12 @@ def _deform_kernel2d_backward(info, in_dims, grad_output, *args):
     present = [w and tensor is not None for w, tensor in zip(wanted, tensors, strict=True)]
     return (
         tuple(
-            _unfold(gradient, info.batch_size, axis) if there else gradient
-            for gradient, axis, there in zip(gradients, axes, present, strict=True)
+            _unfold(gradient, info.batch_size, axis, _length(tensor, dim, axis))
+            if there
+            else gradient
+            for gradient, tensor, dim, axis, there in zip(
+                gradients, tensors, in_dims[1:7], axes, present, strict=True
+            )
         ),
         tuple(axis if there else None for axis, there in zip(axes, present, strict=True)),
     )

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
@@ -333,6 +333,31 @@ def test_several_swaps_in_order(data_root, tmp_path):
     sizes = {name: layer.scope_size for name, layer in layers(MODELS.build(config.model)).items()}
     assert sizes.pop('backbone.layer4.0.conv2') == (5, 5)
     assert len(sizes) == 5 and set(sizes.values()) == {(4, 4)}
+
+
+def test_the_scope_of_a_config_is_kept():
+    """`_scope_` holds while the model is built; it initialises itself later."""
+    cfg = dict(
+        type='SwapConv2d',
+        inside='ResNet',
+        swaps=dict(where='spatial'),
+        depth=18,
+        base_channels=4,
+        _scope_='mmdet',
+    )
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        model = MODELS.build(cfg)
+        model.init_weights()
+    assert len(layers(model)) == 17
+    assert_at_rest(model)
+
+
+@pytest.mark.parametrize('swaps', [[], None, 'spatial', ['spatial']])
+def test_swaps_of_another_kind(data_root, tmp_path, swaps):
+    config = make_config(data_root, tmp_path)
+    config.model.update(type='SwapConv2d', inside='RetinaNet', swaps=swaps)
+    with pytest.raises(TypeError, match='swaps must be a dict of type, where and options'):
+        MODELS.build(config.model)
 
 
 @pytest.mark.parametrize(

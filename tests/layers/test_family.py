@@ -106,7 +106,12 @@ def test_no_rois(make):
 def test_channels_last(make):
     layer = learnt(make(4, 6, 3, padding=1))
     x = torch.randn(2, 4, 7, 8)
-    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), layer(x))
+    expected = layer(x)
+    x = x.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(x), expected)
+    layer.to(memory_format=torch.channels_last)
+    assert layer.weight.flatten(0, -4).is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(x), expected)
 
 
 @every_layer
@@ -135,6 +140,15 @@ def test_init_weights_brings_it_to_rest(make):
     layer.init_weights()
     assert is_at_rest(layer)
     assert not torch.equal(layer.weight, before)
+
+
+@every_layer
+def test_init_weights_leaves_foreign_parts_alone(make):
+    """Such as those of a parametrization."""
+    layer = nn.utils.parametrizations.spectral_norm(make(4, 4, 3))
+    nn.init.ones_(generator(layer).weight)
+    layer.init_weights()
+    assert is_at_rest(layer)
 
 
 @every_class

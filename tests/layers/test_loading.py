@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from mmengine.model import initialize
@@ -184,7 +185,7 @@ def test_state_of_another_type_is_refused_though_all_shapes_fit(
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize('saved, built', itertools.permutations(CLASSES, 2))
+@pytest.mark.parametrize('saved, built', list(itertools.permutations(CLASSES, 2)))
 def test_every_other_type_is_refused(saved, built):
     state = nn.Sequential(CLASSES[saved](4, 4, 3)).state_dict()
     with pytest.raises(RuntimeError, match='0.weight .*Nothing was loaded into this layer'):
@@ -213,6 +214,13 @@ def test_missing_offsets_of_a_deformable_state_are_reported():
     del state['conv_offset.weight']
     with pytest.raises(RuntimeError, match='Missing key.*conv_offset.weight'):
         DeformKernel2d(4, 4, 3).load_state_dict(state)
+
+
+@every_layer
+def test_what_is_no_tensor_is_refused_as_by_conv2d(make):
+    state = {'weight': np.zeros((4, 4, 3, 3)), 'bias': torch.zeros(4)}
+    with pytest.raises(RuntimeError, match='expected torch.Tensor or Tensor-like object'):
+        make(4, 4, 3).load_state_dict(state)
 
 
 def test_deformable_convolutions_state_is_refused():

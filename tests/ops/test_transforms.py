@@ -91,6 +91,16 @@ def test_vmap_is_no_loop():
     assert calls.count(torch.ops.mmdk.deform_kernel2d.default) == 1
 
 
+@has_rule
+def test_vmap_of_no_entries():
+    x = torch.zeros(0, 2, 4, 7, 8, requires_grad=True)
+    weight = torch.randn(6, 4, 4, 4)
+    output = vmap(lambda x: deform_kernel2d(x, weight, kernel_size=3))(x)
+    assert output.shape == (0, 2, 6, 5, 6)
+    (gradient,) = torch.autograd.grad(output.sum(), x)
+    assert gradient.shape == x.shape
+
+
 @pytest.mark.filterwarnings('ignore:There is a performance drop')
 def test_vmap_of_sample_kernel():
     weights = torch.randn(3, 2, 4, 4, 4, dtype=torch.float64)
