@@ -2,12 +2,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 CUDA := .venv-cuda/bin
+IMAGENET := .venv-imagenet/bin
 # CUDA sources are formatted like the rest.
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-quick test-oldest sanitize cuda-check cuda-build gpu-check bench lint \
-  format clean clean-build python lint-tools
+.PHONY: help env demo test test-quick test-oldest test-imagenet imagenet-tables sanitize cuda-check \
+  cuda-build gpu-check bench lint format clean clean-build python lint-tools imagenet-env
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
@@ -15,6 +16,8 @@ help:
 	@echo 'make test         env; then the whole test suite'
 	@echo 'make test-quick   env; then the tests that neither compile nor train'
 	@echo 'make test-oldest  operator and layer tests on the oldest PyTorch, in .venv-oldest (5 GB)'
+	@echo 'make test-imagenet  the recipes in configs/imagenet, with MMPretrain, in .venv-imagenet (6 GB)'
+	@echo 'make imagenet-tables  in the same: count what they cost, and write it into their README'
 	@echo 'make sanitize     env; then operator tests compiled for GCC sanitizers (about 15 minutes)'
 	@echo 'make cuda-check   compile the CUDA kernels and check registers and instructions; needs nvcc, no GPU'
 	@echo 'make cuda-build   the whole extension with CUDA, in .venv-cuda (6 GB), and its CPU tests; needs nvcc'
@@ -52,7 +55,7 @@ test-quick: env
 	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
 
 # A compiler may take 2 GB here: not as many as there are cores.
-test-oldest sanitize cuda-check cuda-build: export MAX_JOBS ?= 2
+test-oldest imagenet-env sanitize cuda-check cuda-build: export MAX_JOBS ?= 2
 
 # A package built beside its source, as here in build/, is found by pytest before the one in mmdk/.
 # No GPU is visible, since the CUDA toolkit that is here need not be one for so old a PyTorch.
@@ -63,6 +66,25 @@ test-oldest: python
 	  --build-base build/oldest --build-lib build/oldest
 	$(OLDEST)/python -m pytest -o 'pythonpath=build/oldest .' -m 'not slow' \
 	  tests/ops tests/layers --ignore tests/ops/test_peers.py $(PYTEST_ARGS)
+
+# MMCV is compiled against the PyTorch that comes first. The import fails where it, or torchvision, was
+# built for another; tests would only be skipped. No GPU is visible, as for test-oldest.
+imagenet-env imagenet-tables test-imagenet: export CUDA_VISIBLE_DEVICES =
+
+imagenet-env: python
+	$(PYTHON) -m venv .venv-imagenet
+	$(IMAGENET)/python -m pip install -q $(PIP_ARGS) -r requirements/imagenet.txt
+	PATH="$(CURDIR)/$(IMAGENET):$$PATH" $(IMAGENET)/python -m pip install -q --no-build-isolation \
+	  $(PIP_ARGS) -r requirements/mmdet.txt -r requirements/mmpretrain.txt
+	$(IMAGENET)/python -W ignore -c 'import mmcv.ops, mmdet, mmpretrain'
+	PATH="$(CURDIR)/$(IMAGENET):$$PATH" $(IMAGENET)/python setup.py -q build \
+	  --build-base build/imagenet --build-lib build/imagenet
+
+test-imagenet: imagenet-env
+	$(IMAGENET)/python -m pytest -o 'pythonpath=build/imagenet .' tests/imagenet $(PYTEST_ARGS)
+
+imagenet-tables: imagenet-env
+	PYTHONPATH=build/imagenet $(IMAGENET)/python -W ignore tools/imagenet_tables.py
 
 sanitize: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py -- $(PYTEST_ARGS)
@@ -116,4 +138,4 @@ clean-build:
 	find . -path './.venv*' -prune -o -path ./.git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 clean: clean-build
-	rm -rf .venv .venv-oldest .venv-cuda
+	rm -rf .venv .venv-oldest .venv-imagenet .venv-cuda

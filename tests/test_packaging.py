@@ -160,7 +160,9 @@ def test_metadata_requires_neither_mmcv_nor_mmdet(quick_tree, tmp_path):
     always = {line for line in requirements if 'extra ==' not in line}
     assert always == {'torch>=2.1', 'numpy'}
     assert 'mmcv==2.1.0; extra == "mmdet"' in requirements
-    assert set(fields.get_all('Provides-Extra')) == {'mmdet', 'demo', 'tests', 'docs', 'lint'}
+    assert 'mmpretrain==1.2.0; extra == "mmpretrain"' in requirements
+    extras = {'mmdet', 'mmpretrain', 'demo', 'tests', 'docs', 'lint'}
+    assert set(fields.get_all('Provides-Extra')) == extras
     assert fields['Requires-Python'] == '>=3.10'
 
 
