@@ -86,7 +86,7 @@ test-imagenet: imagenet-env
 	$(IMAGENET)/python -m pytest -o 'pythonpath=build/imagenet .' tests/imagenet $(PYTEST_ARGS)
 
 imagenet-tables: imagenet-env
-	PYTHONPATH=build/imagenet $(IMAGENET)/python -W ignore tools/imagenet_tables.py
+	cd build/imagenet && PYTHONPATH=$(CURDIR) $(CURDIR)/$(IMAGENET)/python -W ignore -m tools.imagenet_tables
 
 sanitize: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py -- $(PYTEST_ARGS)

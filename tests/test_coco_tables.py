@@ -8,7 +8,7 @@ import yaml
 from mmdet.utils import register_all_modules
 from mmengine.analysis import get_model_complexity_info
 
-from tools import coco_tables
+from tools import coco_tables, recipe_files
 
 STOCK = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 PLAIN = 'configs/depthwise/retinanet_r50-dw_fpn_1x_coco.py'
@@ -26,7 +26,18 @@ Models:
     In Collection: Kernels
     Config: configs/dk/removed_coco.py
 """
-README = f'# Kernels\n\n{coco_tables.BEGIN}\n{coco_tables.END}\n\nAnd so on.\n'
+README = (
+    f'# Kernels\n\n{recipe_files.begin(coco_tables.TARGET)}\n{recipe_files.END}\n\nAnd so on.\n'
+)
+
+
+def metadata(counted):
+    return {
+        'Epochs': 12,
+        'Parameters': counted * 10**6,
+        'FLOPs': counted * 10**9,
+        'Input Size': '64x32',
+    }
 
 
 @pytest.fixture
@@ -40,12 +51,7 @@ def root(tmp_path, monkeypatch):
         (folder / 'README.md').write_text(README)
     (tmp_path / 'configs/dk/of_another_kind.py').touch()
     monkeypatch.setattr(coco_tables, 'ROOT', tmp_path)
-    monkeypatch.setattr(coco_tables, 'schedule', lambda name: ('Epochs', 12))
-    monkeypatch.setattr(
-        coco_tables,
-        'cost',
-        lambda name: coco_tables.Cost(COUNTED[name] * 10**6, COUNTED[name] * 10**9, 64, 32),
-    )
+    monkeypatch.setattr(coco_tables, 'cost', lambda name: metadata(COUNTED[name]))
     return tmp_path
 
 
@@ -55,9 +61,9 @@ def test_writes_a_row_for_each_recipe_below_what_it_changes(root):
     assert text.startswith('# Kernels\n') and text.endswith('\n\nAnd so on.\n')
     assert text.splitlines()[5:7] == [
         '| *[retinanet_r50-dw_fpn_1x_coco](../depthwise/retinanet_r50-dw_fpn_1x_coco.py)* '
-        '| 12 epochs | 64x32 | 2000.00 M | 2000.0 G |  |',
+        '| 12 epochs | 64x32 | 2000.00 M | 2000.00 G |  |',
         '| [retinanet_r50-dw-dk-c3-c5_fpn_1x_coco](retinanet_r50-dw-dk-c3-c5_fpn_1x_coco.py) '
-        '| 12 epochs | 64x32 | 2500.00 M (+25.0 %) | 2500.0 G (+25.0 %) | not trained here |',
+        '| 12 epochs | 64x32 | 2500.00 M (+25.0 %) | 2500.00 G (+25.0 %) | not trained here |',
     ]
     assert '*MMDetection: retinanet_r50_fpn_1x_coco*' in (
         (root / 'configs/depthwise/README.md').read_text()
@@ -72,12 +78,7 @@ def test_metafile_gets_recipes_keeps_other_configs_and_loses_what_is_gone(root):
         'Name': Path(DK).stem,
         'In Collection': 'Kernels',
         'Config': DK,
-        'Metadata': {
-            'Epochs': 12,
-            'Parameters': 25 * 10**8,
-            'FLOPs': 25 * 10**11,
-            'Input Size': '64x32',
-        },
+        'Metadata': metadata(2500),
     }
     assert (root / 'configs/depthwise/README.md').read_text() == README
 
@@ -90,7 +91,7 @@ def test_check_passes_after_writing_and_writes_nothing_itself(root):
     coco_tables.main(['--check'])
 
 
-@pytest.mark.parametrize('file, shown', [('README.md', '2500.0 G'), ('metafile.yml', 'FLOPs: 25')])
+@pytest.mark.parametrize('file, shown', [('README.md', '2500.00 G'), ('metafile.yml', 'FLOPs: 25')])
 def test_check_shows_what_differs(root, capsys, file, shown):
     coco_tables.main([])
     path = root / 'configs/dk' / file
@@ -109,7 +110,9 @@ def test_a_folder_without_recipes_is_named(root):
 
 def test_a_readme_without_markers_is_an_error_that_shows_them(root):
     (root / 'configs/dk/README.md').write_text('# Kernels\n')
-    with pytest.raises(SystemExit, match=r'dk/README.md needs[^<]*<!-- recipes: written by'):
+    with pytest.raises(
+        SystemExit, match=r'configs/dk/README.md: .*once each[^<]*<!-- recipes: written by'
+    ):
         coco_tables.main(['dk'])
 
 
@@ -136,15 +139,13 @@ def test_a_recipe_of_several_bases_is_an_error(root):
 def test_documented_flops_are_those_counted(name):
     register_all_modules(init_default_scope=True)
     counted = coco_tables.cost(name)
-    index = yaml.safe_load((coco_tables.ROOT / name).with_name('metafile.yml').read_text())
+    index = yaml.safe_load((recipe_files.ROOT / name).with_name('metafile.yml').read_text())
     (entry,) = (entry for entry in index['Models'] if entry['Config'] == name)
-    assert entry['Metadata']['FLOPs'] == counted.flops
-    assert entry['Metadata']['Parameters'] == counted.parameters
-    assert entry['Metadata']['Input Size'] == f'{counted.width}x{counted.height}'
-    readme = (coco_tables.ROOT / name).with_name('README.md').read_text()
+    assert entry['Metadata'] == counted
+    readme = (recipe_files.ROOT / name).with_name('README.md').read_text()
     (line,) = (line for line in readme.splitlines() if f']({Path(name).name})' in line)
-    assert f'| {counted.flops / 1e9:.1f} G (' in line
-    assert f'| {counted.parameters / 1e6:.2f} M (' in line
+    assert f'| {counted["FLOPs"] / 1e9:.2f} G (' in line
+    assert f'| {counted["Parameters"] / 1e6:.2f} M (' in line
 
 
 @pytest.mark.slow
@@ -165,5 +166,5 @@ def test_get_flops_counts_the_same_and_normalisation(name, monkeypatch):
     model.forward = partial(model.forward, data_samples=data['data_samples'])
     options = dict(show_table=False, show_arch=False)
     theirs = get_model_complexity_info(model, None, data['inputs'], **options)['flops']
-    ours = coco_tables.cost.__wrapped__(name).flops  # not the cached one, of another size
+    ours = coco_tables.cost.__wrapped__(name)['FLOPs']  # not the cached one, of another size
     assert 0.99 * theirs < ours < theirs

@@ -15,7 +15,6 @@ import functools
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,22 +31,10 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 import mmdk  # noqa: F401  (registers what recipes name, and its FLOP formulas)
+from tools import recipe_files
+from tools.recipe_files import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
-BEGIN = '<!-- recipes: written by `make coco-tables` -->'
-END = '<!-- end of recipes -->'
-HEAD = [
-    '| config | schedule | input | parameters | FLOPs | state |',
-    '| --- | --- | --- | --- | --- | --- |',
-]
-
-
-@dataclass(frozen=True)
-class Cost:
-    parameters: int
-    flops: int
-    width: int
-    height: int
+TARGET = 'coco-tables'
 
 
 def main(args: list[str] | None = None) -> None:
@@ -123,25 +110,28 @@ def baseline(name: str) -> str:
     return baseline(parent_name) if parent.parent == path.parent else parent_name
 
 
-def schedule(name: str) -> tuple[str, int]:
-    """What is counted, 'Epochs' or 'Iterations', and how many."""
-    loop = load(name).train_cfg
-    return ('Epochs', loop.max_epochs) if 'max_epochs' in loop else ('Iterations', loop.max_iters)
-
-
 # What it costs
 
 
 @functools.cache
-def cost(name: str) -> Cost:
+def cost(name: str) -> dict[str, int | str]:
+    """What metafile.yml says of a config."""
     print(f'counting {name}', file=sys.stderr)
+    loop = load(name).train_cfg
+    schedule = (
+        {'Epochs': loop.max_epochs} if 'max_epochs' in loop else {'Iterations': loop.max_iters}
+    )
     model, data = tested(name)
     with Skip(), FlopCounterMode(display=False) as counter:
         model(**data)
     height, width = data['inputs'].shape[2:]
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    # PyTorch counts a multiply-add as two.
-    return Cost(parameters, counter.get_total_flops() // 2, width, height)
+    return {
+        **schedule,
+        'Parameters': sum(parameter.numel() for parameter in model.parameters()),
+        # PyTorch counts a multiply-add as two.
+        'FLOPs': counter.get_total_flops() // 2,
+        'Input Size': f'{width}x{height}',
+    }
 
 
 def tested(name: str) -> tuple[nn.Module, dict]:
@@ -188,53 +178,35 @@ def metafile_text(folder: Path, index: dict) -> str:
     collection = index['Collections'][0]['Name']
     for recipe in recipes(folder):
         name = recipe.relative_to(ROOT).as_posix()
-        counted = cost(name)
-        unit, number = schedule(name)
         entry = entries.setdefault(
             name, {'Name': recipe.stem, 'In Collection': collection, 'Config': name}
         )
-        entry['Metadata'] = {
-            unit: number,
-            'Parameters': counted.parameters,
-            'FLOPs': counted.flops,
-            'Input Size': f'{counted.width}x{counted.height}',
-        }
+        entry['Metadata'] = cost(name)
     models = [entries[name] for name in sorted(entries) if (ROOT / name).exists()]
-    return yaml.dump({**index, 'Models': models}, Dumper=IndentedDumper, sort_keys=False, width=100)
-
-
-class IndentedDumper(yaml.SafeDumper):
-    """Indents the items of a list, as OpenMMLab's metafiles do."""
-
-    def increase_indent(self, flow=False, indentless=False):
-        return super().increase_indent(flow, False)
+    return recipe_files.metafile_text({**index, 'Models': models})
 
 
 def readme_text(folder: Path, index: dict) -> str:
-    text = (folder / 'README.md').read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(
-            f'error: {folder.name}/README.md needs, once each and each on a line of its own, the '
-            f'markers between which its table is written:\n{BEGIN}\n{END}'
-        )
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return '\n'.join([before + BEGIN, *table(folder, index), END + after])
+    lines = rows(folder, index)
+    try:
+        return recipe_files.with_table((folder / 'README.md').read_text(), TARGET, lines)
+    except ValueError as error:
+        raise SystemExit(f'error: {folder.relative_to(ROOT)}/README.md: {error}') from error
 
 
-def table(folder: Path, index: dict) -> list[str]:
+def rows(folder: Path, index: dict) -> list[str]:
     """A row for each recipe, below a row for the config that it changes."""
     trained = {entry['Config'] for entry in index['Models'] if 'Results' in entry}
     by_baseline = {}
     for recipe in recipes(folder):
         name = recipe.relative_to(ROOT).as_posix()
         by_baseline.setdefault(baseline(name), []).append(name)
-    lines = HEAD.copy()
+    lines = []
     for plain, names in by_baseline.items():
-        lines.append(row(f'*{title(plain, folder)}*', plain, None, ''))
+        lines.append(recipe_files.row(f'*{title(plain, folder)}*', cost(plain), ''))
         for name in names:
             state = 'trained' if name in trained else 'not trained here'
-            lines.append(row(title(name, folder), name, cost(plain), state))
+            lines.append(recipe_files.row(title(name, folder), cost(name), state, cost(plain)))
     return lines
 
 
@@ -244,24 +216,6 @@ def title(name: str, folder: Path) -> str:
     path = ROOT / name
     link = path.name if path.parent == folder else f'../{path.parent.name}/{path.name}'
     return f'[{path.stem}]({link})'
-
-
-def row(first: str, name: str, plain: Cost | None, state: str) -> str:
-    counted = cost(name)
-    unit, number = schedule(name)
-    cells = [
-        first,
-        f'{number} {unit.lower()}',
-        f'{counted.width}x{counted.height}',
-        f'{counted.parameters / 1e6:.2f} M' + more(counted.parameters, plain and plain.parameters),
-        f'{counted.flops / 1e9:.1f} G' + more(counted.flops, plain and plain.flops),
-        state,
-    ]
-    return f'| {" | ".join(cells)} |'
-
-
-def more(counted: int, plain: int | None) -> str:
-    return '' if plain is None else f' ({100 * (counted / plain - 1):+.1f} %)'
 
 
 if __name__ == '__main__':
