@@ -36,4 +36,5 @@ def test_recipe(name, tmp_path):
         custom_keys = config.optim_wrapper.paramwise_cfg.custom_keys
         assert 0 < custom_keys.conv_offset.lr_mult < 1
     for hook in config.get('custom_hooks', []):
+        hook.pop('priority', None)  # the runner's
         HOOKS.build(hook)

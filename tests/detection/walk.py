@@ -19,6 +19,8 @@ from tests.layers.family import is_at_rest
 CLASSES = 10
 # Of the 85 tokens that 64 x 64 pixels have.
 QUERIES = 20
+# A thousand, as configs have, take most of the time of a model with a small image.
+PROPOSALS = 50
 # Of the learning rate, in a first step: with random weights gradients may be of any size, and
 # offsets, which are zero, move at any rate.
 WARM_UP = 1e-6
@@ -56,9 +58,12 @@ def walk(config: Config, tmp_path: Path, size: int = 64) -> dict[str, ConvBase]:
 
 
 def fit_small_images(model: dict) -> None:
-    """Choose fewer queries than there are tokens, and do not pad to the size of large images."""
+    """Choose fewer queries and proposals; do not pad to the size of large images."""
     if model.get('as_two_stage'):
         model.num_queries = QUERIES
+    for rpn in (*values(model, 'rpn_proposal'), *values(model, 'rpn')):
+        if rpn and 'max_per_img' in rpn:
+            rpn.max_per_img = PROPOSALS
     preprocessor = model.data_preprocessor
     preprocessor.batch_augments = [
         augment
