@@ -15,9 +15,11 @@ from mmdk.layers.conv_base import ConvBase
 from tests.detection import stock
 from tests.layers.family import is_at_rest
 
+# Pixels, of square images.
+SIZE = 64
 # Labels that every model knows; where one has fewer classes, its own number counts.
 CLASSES = 10
-# Of the 85 tokens that 64 x 64 pixels have.
+# Of the 85 tokens that such an image has.
 QUERIES = 20
 # A thousand, as configs have, take most of the time of a model with a small image.
 PROPOSALS = 50
@@ -26,13 +28,12 @@ PROPOSALS = 50
 WARM_UP = 1e-6
 
 
-def walk(config: Config, tmp_path: Path, size: int = 64) -> dict[str, ConvBase]:
+def walk(config: Config, tmp_path: Path) -> dict[str, ConvBase]:
     """Build, initialise, train a step, predict, save, reload.
 
     Args:
         config: A whole config, its pretrained weights dropped.
         tmp_path: Where a checkpoint may be written.
-        size: Of the square images.
 
     Returns:
         The deformable layers, by name.
@@ -45,15 +46,16 @@ def walk(config: Config, tmp_path: Path, size: int = 64) -> dict[str, ConvBase]:
     assert not moved, f'not at rest after init_weights(): {moved}'
 
     wake(model)
-    train_a_step(model, config.optim_wrapper, images(config, size, batch=2))
-    still = [name for name, layer in layers.items() if learns(layer) and is_at_rest(layer)]
+    train_a_step(model, config.optim_wrapper, images(config, batch=2))
+    learning = {name: layer for name, layer in layers.items() if layer.weight.requires_grad}
+    still = [name for name, layer in learning.items() if is_at_rest(layer)]
     assert not still, f'a step of training does not move {still}'
 
-    predicted = predict(model, images(config, size, batch=1))
+    predicted = predict(model, images(config, batch=1))
     save_checkpoint(dict(state_dict=model.state_dict()), str(tmp_path / 'model.pth'))
     reloaded = stock.build(config)
     load_checkpoint(reloaded, str(tmp_path / 'model.pth'), strict=True, logger='silent')
-    assert_same(predict(reloaded, images(config, size, batch=1)), predicted)
+    assert_same(predict(reloaded, images(config, batch=1)), predicted)
     return layers
 
 
@@ -76,17 +78,13 @@ def deformable(model: nn.Module) -> dict[str, ConvBase]:
     return {name: part for name, part in model.named_modules() if isinstance(part, ConvBase)}
 
 
-def learns(layer: ConvBase) -> bool:
-    return layer.weight.requires_grad
-
-
-def images(config: Config, size: int, batch: int) -> dict:
+def images(config: Config, batch: int) -> dict:
     """Noise, with the annotations that the config's pipeline loads."""
     pipeline = config.train_dataloader
     panoptic = 'LoadPanopticAnnotations' in values(pipeline, 'type')
     return demo_mm_inputs(
         batch,
-        (3, size, size),
+        (3, SIZE, SIZE),
         num_items=[3] * batch,
         num_classes=min([CLASSES, *values(config.model, 'num_classes')]),
         with_mask=panoptic or any(values(pipeline, 'with_mask')),
