@@ -114,7 +114,7 @@ def test_settings_that_the_readmes_state(path):
     if re.search('_(r50-dw|mobilenetv2)', path.stem):
         assert config.optim_wrapper.optimizer.weight_decay == 4e-5
     hooks = config.get('custom_hooks', [])
-    watched = [hook for hook in hooks if hook['type'] == 'KernelOffsetHook']
+    watched = [hook for hook in hooks if hook['type'] == 'OffsetHook']
     assert len(watched) == any(hasattr(part, 'kernel_offset') for part in model.modules())
 
 
@@ -123,4 +123,4 @@ def test_hooks_of_the_stock_config_stay(detector):
     for path in RECIPES:
         if path.stem.startswith(detector):
             hooks = {hook['type'] for hook in Config.fromfile(path).custom_hooks}
-            assert hooks > {'EMAHook', 'KernelOffsetHook'}
+            assert hooks > {'EMAHook', 'OffsetHook'}

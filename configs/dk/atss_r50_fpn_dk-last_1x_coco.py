@@ -6,4 +6,4 @@ model = dict(
     swaps=dict(type='DK', where=r'bbox_head\.(cls|reg)_convs\.3\.conv'),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'conv_offset': dict(lr_mult=0.1)}))
-custom_hooks = [dict(type='KernelOffsetHook', interval=50, by='stage')]
+custom_hooks = [dict(type='OffsetHook', interval=50, by='stage')]

@@ -6,4 +6,4 @@ model = dict(
     swaps=dict(type='GlobalDK', where=r'backbone\.layer[234]\..*'),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'conv_offset': dict(lr_mult=0.01)}))
-custom_hooks = [dict(type='KernelOffsetHook', interval=50, by='stage')]
+custom_hooks = [dict(type='OffsetHook', interval=50, by='stage')]
