@@ -30,8 +30,9 @@ class OffsetHook(Hook):
       input; those that rest in the padding are among them.
 
     In these iterations offsets are computed a second time; in the others the hook does nothing. A
-    layer that is not called in such an iteration keeps its last values. In data-parallel training
-    they are those of the first process's images, and each process stops for its own.
+    layer that is not called in such an iteration keeps its last values; where none is, as in a
+    model that `torch.compile` compiled before, a warning says so. In data-parallel training they
+    are those of the first process's images, and each process stops for its own.
 
     In a config::
 
@@ -61,6 +62,7 @@ class OffsetHook(Hook):
         self._handles = []
         # By the kind of offset and the layer's name.
         self._sums: dict[tuple[str, str], Tensor] = {}
+        self._has_warned = False
 
     def before_train(self, runner: Runner) -> None:
         if not _deformable(runner.model):
@@ -72,7 +74,9 @@ class OffsetHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         if self.every_n_train_iters(runner, self.interval):
             self._handles = [
-                layer.register_forward_pre_hook(self._recorder(name))
+                # After the layer: a weight that autocast casts here first, without gradient, is
+                # what older PyTorch would give the layer too, from its cache.
+                layer.register_forward_hook(self._recorder(name))
                 for name, layer in _deformable(runner.model).items()
             ]
 
@@ -85,13 +89,20 @@ class OffsetHook(Hook):
             handle.remove()
         sums = {key: total.tolist() for key, total in self._sums.items()}
         self._handles, self._sums = [], {}
+        if not sums and not self._has_warned:
+            self._has_warned = True
+            runner.logger.warning(
+                f'OffsetHook: no layer with offsets reported in iteration {runner.iter + 1}, so '
+                'nothing is logged and NaN offsets are not noticed. A compiled model calls no '
+                'hooks that were added after compiling.'
+            )
         _check_finite(sums, runner.iter + 1)
         for (kind, name), (taps, *totals) in self._grouped(sums).items():
             for scalar, total in zip(SCALARS[kind], totals, strict=True):
                 runner.message_hub.update_scalar(f'train/{kind}/{name}/{scalar}', total / taps)
 
-    def _recorder(self, name: str) -> Callable[[nn.Module, tuple], None]:
-        def record(layer: nn.Module, inputs: tuple) -> None:
+    def _recorder(self, name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
+        def record(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
             for kind, count in COUNTS.items():
                 if hasattr(layer, kind):
                     counted = count(layer, inputs[0])

@@ -46,7 +46,7 @@ class Model(BaseModel):
 
     def forward(self, inputs, mode):
         assert mode == 'loss'
-        self.calls.append(len(self.backbone['layer1'][0]._forward_pre_hooks))
+        self.calls.append(len(self.backbone['layer1'][0]._forward_hooks))
         x = torch.stack(inputs)
         for stage in self.backbone.values():
             x = stage(x)
@@ -174,7 +174,7 @@ def test_only_recorded_iterations_pay(tmp_path):
     model = Model()
     train(tmp_path, model, interval=2)
     assert model.calls == [0, 1, 0, 1]
-    assert not model.backbone['layer1'][0]._forward_pre_hooks
+    assert not model.backbone['layer1'][0]._forward_hooks
 
 
 def test_training_is_not_changed(tmp_path):
@@ -234,3 +234,29 @@ def test_empty_batches_are_no_taps():
 def test_bad_arguments(cfg, message):
     with pytest.raises(ValueError, match=message):
         OffsetHook(**cfg)
+
+
+def test_the_layer_computes_its_offsets_first(tmp_path):
+    """Under autocast, older PyTorch keeps the first cast of a weight, with or without gradient."""
+    model, modes = Model(), []
+    model.backbone['layer1'][0].conv_offset.register_forward_hook(
+        lambda *_: modes.append(torch.is_grad_enabled())
+    )
+    train(tmp_path, model, interval=STEPS)
+    assert modes == [True] * STEPS + [False]
+
+
+def test_silent_layers_are_noticed_once(tmp_path):
+    """As in a model that was compiled before the hook came."""
+
+    class Compiled(Model):
+        def forward(self, inputs, mode):
+            x = torch.stack(inputs)
+            for layer in (layer for stage in self.backbone.values() for layer in stage):
+                x = layer.forward(x)
+            return dict(loss=x.square().mean())
+
+    runner = train(tmp_path, Compiled(), interval=1)
+    (log,) = Path(runner.log_dir).glob('*.log')
+    assert log.read_text().count('no layer with offsets reported in iteration 1') == 1
+    assert not scalars(runner)
