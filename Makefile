@@ -7,8 +7,8 @@ IMAGENET := .venv-imagenet/bin
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-quick test-oldest test-imagenet imagenet-tables sanitize cuda-check \
-  cuda-build gpu-check bench lint format clean clean-build python lint-tools imagenet-env
+.PHONY: help env demo test test-quick test-oldest test-imagenet imagenet-tables coco-tables sanitize \
+  cuda-check cuda-build gpu-check bench lint format clean clean-build python lint-tools imagenet-env
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
@@ -23,6 +23,7 @@ help:
 	@echo 'make cuda-build   the whole extension with CUDA, in .venv-cuda (6 GB), and its CPU tests; needs nvcc'
 	@echo 'make gpu-check    env; then test and time mmdk on a GPU, and write gpu-report.md; needs a GPU and nvcc'
 	@echo 'make bench        env; then all benchmarks and their tables (about 25 minutes on an idle machine)'
+	@echo 'make coco-tables  env; then count what the COCO recipes cost and write it into configs/ (minutes)'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
 	@echo 'make clean-build  remove build outputs and caches; .venv stays, env compiles mmdk again'
@@ -35,6 +36,7 @@ help:
 	@echo 'PYTEST_ARGS="-k layer"  more arguments for pytest'
 	@echo 'CUDA_CHECK_ARGS=...     more arguments for tools/cuda_check.py, as --update'
 	@echo 'GPU_CHECK_ARGS=...      more arguments for tools/gpu_check.py, as --dry-run'
+	@echo 'COCO_TABLES_ARGS=...    more arguments for tools/coco_tables.py, as --check, or a folder in configs/'
 	@echo 'CUDA_HOME, TORCH_CUDA_ARCH_LIST=8.0   the CUDA toolkit; what cuda-build compiles for'
 
 python:
@@ -84,7 +86,7 @@ test-imagenet: imagenet-env
 	$(IMAGENET)/python -m pytest -o 'pythonpath=build/imagenet .' tests/imagenet $(PYTEST_ARGS)
 
 imagenet-tables: imagenet-env
-	PYTHONPATH=build/imagenet $(IMAGENET)/python -W ignore tools/imagenet_tables.py
+	cd build/imagenet && PYTHONPATH=$(CURDIR) $(CURDIR)/$(IMAGENET)/python -W ignore -m tools.imagenet_tables
 
 sanitize: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/sanitize.py -- $(PYTEST_ARGS)
@@ -119,6 +121,9 @@ bench: env
 	  $(BIN)/python -W ignore -m benchmarks.$$name --out benchmarks/results/$$name.json || exit; \
 	done
 	$(BIN)/python -W ignore -m benchmarks.report
+
+coco-tables: env
+	$(BIN)/python -W ignore -m tools.coco_tables $(COCO_TABLES_ARGS)
 
 lint-tools: python
 	@$(PYTHON) tools/setup_env.py lint

@@ -107,7 +107,7 @@ def test_training_and_testing_commands(tmp_path):
     """The shell commands, word by word, on a COCO of two images."""
     make_coco(tmp_path / 'data/coco')
     (tmp_path / 'my_config.py').write_text(CONFIGS[0] + SMALL)
-    (script,) = (block for block in blocks('shell') if 'train.py' in block)
+    (script,) = (block for block in blocks('shell') if 'train.py my_config.py' in block)
     (tmp_path / '.venv/bin').mkdir(parents=True)
     python = tmp_path / '.venv/bin/python'
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')

@@ -16,18 +16,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import mmdk  # noqa: F401  (registers what recipes name, and its FLOP formulas)
+from tools import recipe_files
+from tools.recipe_files import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / 'configs' / 'imagenet'
 METAFILE = FOLDER / 'metafile.yml'
 README = FOLDER / 'README.md'
 
-BEGIN = '<!-- recipes: written by `make imagenet-tables` -->'
-END = '<!-- end of recipes -->'
-HEAD = [
-    '| config | schedule | input | parameters | FLOPs | state |',
-    '| --- | --- | --- | --- | --- | --- |',
-]
+TARGET = 'imagenet-tables'
 SIZE = 224
 
 
@@ -35,7 +31,7 @@ def main():
     metafile = yaml.safe_load(METAFILE.read_text())
     collection = metafile['Collections'][0]['Name']
     metafile['Models'] = [entry(path, collection) for path in recipes()]
-    METAFILE.write_text(yaml.dump(metafile, Dumper=IndentedDumper, sort_keys=False, width=100))
+    METAFILE.write_text(recipe_files.metafile_text(metafile))
     README.write_text(with_table(README.read_text(), metafile['Models']))
 
 
@@ -72,31 +68,15 @@ def cost(model: nn.Module) -> dict[str, int]:
     return {'Parameters': parameters, 'FLOPs': counter.get_total_flops() // 2}
 
 
-class IndentedDumper(yaml.SafeDumper):
-    """Indents the items of a list, as OpenMMLab's metafiles do."""
-
-    def increase_indent(self, flow=False, indentless=False):
-        return super().increase_indent(flow, False)
-
-
 def with_table(text: str, entries: list[dict]) -> str:
     """README.md with the table for these entries."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return '\n'.join([before + BEGIN, *HEAD, *map(row, entries), END + after])
-
-
-def row(entry: dict) -> str:
-    name, counted = entry['Name'], entry['Metadata']
-    cells = [
-        f'[{name}]({name}.py)',
-        f'{counted["Epochs"]} epochs',
-        counted['Input Size'],
-        f'{counted["Parameters"] / 1e6:.2f} M',
-        f'{counted["FLOPs"] / 1e9:.2f} G',
-        'not trained here',
+    rows = [
+        recipe_files.row(
+            f'[{entry["Name"]}]({entry["Name"]}.py)', entry['Metadata'], 'not trained here'
+        )
+        for entry in entries
     ]
-    return f'| {" | ".join(cells)} |'
+    return recipe_files.with_table(text, TARGET, rows)
 
 
 if __name__ == '__main__':

@@ -7,4 +7,4 @@ model = dict(
     swaps=dict(type='DK', where=r'backbone\.layer[234]\.\d+\.conv2'),
 )
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'conv_offset': dict(lr_mult=0.1)}))
-custom_hooks = [dict(type='KernelOffsetHook', interval=100, by='stage')]
+custom_hooks = [dict(type='OffsetHook', interval=100, by='stage')]

@@ -199,7 +199,8 @@ class ConvBase(nn.Module):
 
     def _check_divides(self, name: str, groups: int, of: str = 'in_channels') -> None:
         if getattr(self, of) % groups:
-            raise ValueError(f'{name}={groups} does not divide {of}={getattr(self, of)}.')
+            number = getattr(self, of)
+            raise ValueError(f'{name}={groups} does not divide {of}={number}; give one that does.')
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
         super()._save_to_state_dict(destination, prefix, keep_vars)

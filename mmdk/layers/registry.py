@@ -69,7 +69,10 @@ def is_selected(
         (False, True)
     """
     if not isinstance(where, str) or where not in WHERE:
-        raise ValueError(f'where must be one of {tuple(WHERE)}, got {where!r}.')
+        raise ValueError(
+            f'where must be one of {tuple(WHERE)}, got {where!r}; patterns that match names are '
+            "for mmdk.replace_conv2d and type 'SwapConv2d'."
+        )
     kernel_size = checked_pair('kernel_size', kernel_size, least=1)
     return WHERE[where](kernel_size, in_channels, groups)
 
@@ -97,7 +100,8 @@ def build_layer(
 
     Raises:
         TypeError: An option that does not exist.
-        ValueError: A value out of range, or `depthwise` with C_in != C_out.
+        ValueError: A value out of range, or `depthwise` with C_in != C_out. Both tell inside which
+            models the layer was to be.
 
     Example:
         >>> from mmcv.cnn import build_conv_layer
@@ -106,8 +110,17 @@ def build_layer(
         >>> build_conv_layer(dict(type='DK'), 8, 8, 1)
         Conv2d(8, 8, kernel_size=(1, 1), stride=(1, 1))
     """
+    try:
+        return _build(type, (in_channels, out_channels, *args), where, depthwise, kwargs)
+    except (TypeError, ValueError) as error:
+        place = ' > '.join([*_under_construction(), type])
+        channels = f'in_channels={in_channels}, out_channels={out_channels}'
+        raise error.__class__(f'{place} ({channels}): {error}') from error
+
+
+def _build(type: str, args: tuple, where: str | None, depthwise: bool, kwargs: dict) -> nn.Module:
     layer, where_by_default = LAYERS[type]
-    bound = _bind(type, layer, (in_channels, out_channels, *args), kwargs)
+    bound = _bind(type, layer, args, kwargs)
     if where is None:
         where = where_by_default
     if not is_selected(where, bound['kernel_size'], bound['in_channels'], bound.get('groups', 1)):
@@ -122,6 +135,22 @@ def build_layer(
             )
         bound['groups'] = bound['in_channels']
     return layer(**bound)
+
+
+def _under_construction() -> list[str]:
+    """Classes of the modules whose constructors are running, outermost first.
+
+    A layer's name is not known before the model around it is there; of where the layer is to be,
+    this is all that can be told.
+    """
+    owners = {}
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get('self')
+        if frame.f_code.co_name == '__init__' and isinstance(owner, nn.Module):
+            owners[id(owner)] = owner.__class__.__name__  # once, however many bases it has
+        frame = frame.f_back
+    return list(owners.values())[::-1]
 
 
 def _bind(name: str, layer: type[ConvBase], args: tuple, kwargs: dict) -> dict:

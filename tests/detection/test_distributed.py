@@ -13,12 +13,23 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import mmdk  # noqa: F401  (registers the conv layer types)
+from tests.layers.family import generator
 
 PROCESSES = 2
-LAYERS = {
+TYPES = {
     'DK': dict(type='DK'),
-    'DK depthwise': dict(type='DK', depthwise=True),
-    'DK clipped, in groups': dict(type='DK', groups=2, offset_groups=4, offset_clip='scope'),
+    'DK clipped': dict(type='DK', offset_groups=4, offset_clip='scope'),
+    'GlobalDK': dict(type='GlobalDK'),
+    'DKDCN': dict(type='DKDCN'),
+    'DKDCN modulated': dict(type='DKDCN', modulated=True),
+    'FastDCN': dict(type='FastDCN'),
+    'FastDCN modulated': dict(type='FastDCN', modulated=True),
+    'CondConv': dict(type='CondConv', num_experts=3),
+}
+LAYERS = {
+    f'{name}, groups={groups}': dict(cfg, groups=groups)
+    for name, cfg in TYPES.items()
+    for groups in (1, 2, 8)
 }
 
 
@@ -30,8 +41,8 @@ class Net(nn.Module):
         self.layers = nn.ModuleList(build_conv_layer(cfg, 8, 8, 3, padding=1) for _ in range(2))
         self.norm = nn.Identity() if norm is None else norm(8)
         self.with_cp = with_cp
-        for name, parameter in self.named_parameters():
-            if 'conv_offset' in name:
+        for layer in self.layers:
+            for parameter in generator(layer).parameters():
                 nn.init.normal_(parameter, std=0.05)
 
     def forward(self, x):
@@ -74,6 +85,7 @@ def run_process(rank, store):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_gradients_of_two_processes_are_those_of_one(tmp_path, monkeypatch):
     """Also with activation checkpointing."""
     monkeypatch.setenv('GLOO_SOCKET_IFNAME', 'lo')

@@ -12,68 +12,8 @@ from tests.detection import stock
 from tests.layers.family import CLASSES, is_at_rest
 
 
-def head(model):
-    model.bbox_head.conv_cfg = stock.DK
-
-
-def neck(model):
-    model.neck.conv_cfg = stock.DK
-
-
-def everywhere_in_backbone(model):
-    model.backbone.conv_cfg = stock.DK
-
-
 def mask_head(model):
     model.roi_head.mask_head.conv_cfg = stock.DK
-
-
-def rtmdet(model):
-    model.backbone.conv_cfg = stock.DK
-    model.neck.conv_cfg = stock.DK
-    model.bbox_head.conv_cfg = stock.DK
-
-
-def yolox(model):
-    for part in (model.backbone, model.neck, model.bbox_head):
-        part.conv_cfg = dict(type='DK', where='depthwise')
-        part.use_depthwise = True
-
-
-SWAPS = {
-    'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py': (stock.in_stages, 13),
-    'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py': (everywhere_in_backbone, 14),
-    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py': (mask_head, 4),
-    'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py': (neck, 4),
-    'retinanet/retinanet_r50_fpn_1x_coco.py': (head, 8),
-    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': (head, 8),
-    'atss/atss_r50_fpn_1x_coco.py': (head, 8),
-    'gfl/gfl_r50_fpn_1x_coco.py': (head, 8),
-    'rtmdet/rtmdet_tiny_8xb32-300e_coco.py': (rtmdet, 21),
-    'yolox/yolox_tiny_8xb8-300e_coco.py': (yolox, 27),
-    'yolo/yolov3_d53_8xb8-ms-608-273e_coco.py': (neck, 4),
-    'detr/detr_r50_8xb2-150e_coco.py': (stock.in_stages, 13),
-    'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py': (stock.in_stages, 13),
-    'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py': (stock.in_stages, 13),
-}
-
-
-@pytest.mark.parametrize('name', SWAPS)
-def test_at_rest_after_initialisation(name):
-    swap, least = SWAPS[name]
-    config = stock.load(name)
-    swap(config.model)
-    model = stock.build(config)
-    model.init_weights()
-    layers = [module for module in model.modules() if isinstance(module, DeformKernel2d)]
-    assert len(layers) >= least
-    for layer in layers:
-        assert not layer.conv_offset.weight.any() and not layer.conv_offset.bias.any()
-        # What nn.Conv2d would draw: uniform, of variance 1 / (3 * fan-in).
-        zero = torch.zeros(1, 2 * math.prod(layer.kernel_size))
-        kernel = sample_kernel(layer.weight, zero, layer.kernel_size)
-        expected = (3 * kernel[0, 0].numel()) ** -0.5
-        assert kernel.std().item() == pytest.approx(expected, rel=0.2)
 
 
 def all_over_rtmdet(model, layer):
@@ -85,17 +25,18 @@ def in_head(model, layer):
     model.bbox_head.conv_cfg = layer
 
 
-OTHERS = {
+SWAPS = {
     'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py': (stock.in_stages, 13),
     'retinanet/retinanet_r50_fpn_1x_coco.py': (in_head, 8),
     'rtmdet/rtmdet_tiny_8xb32-300e_coco.py': (all_over_rtmdet, 21),
 }
 
 
-@pytest.mark.parametrize('kind', [kind for kind in CLASSES if kind != 'DK'])
-@pytest.mark.parametrize('name', OTHERS)
+@pytest.mark.parametrize('kind', CLASSES)
+@pytest.mark.parametrize('name', SWAPS)
 def test_every_layer_is_at_rest_after_initialisation(name, kind):
-    swap, least = OTHERS[name]
+    """More models are in test_stock_swaps.py, with DK."""
+    swap, least = SWAPS[name]
     config = stock.load(name)
     swap(config.model, dict(type=kind))
     model = stock.build(config)
@@ -103,6 +44,17 @@ def test_every_layer_is_at_rest_after_initialisation(name, kind):
     layers = [module for module in model.modules() if isinstance(module, CLASSES[kind])]
     assert len(layers) >= least
     assert all(map(is_at_rest, layers))
+    if kind == 'DK':
+        for layer in layers:
+            assert_drawn_as_a_convolution(layer)
+
+
+def assert_drawn_as_a_convolution(layer):
+    """What nn.Conv2d would draw: uniform, of variance 1 / (3 * fan-in)."""
+    zero = torch.zeros(1, 2 * math.prod(layer.kernel_size))
+    kernel = sample_kernel(layer.weight, zero, layer.kernel_size)
+    expected = (3 * kernel[0, 0].numel()) ** -0.5
+    assert kernel.std().item() == pytest.approx(expected, rel=0.2)
 
 
 @pytest.mark.parametrize('kind', CLASSES)

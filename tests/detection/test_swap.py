@@ -358,23 +358,3 @@ def test_swaps_of_another_kind(data_root, tmp_path, swaps):
     config.model.update(type='SwapConv2d', inside='RetinaNet', swaps=swaps)
     with pytest.raises(TypeError, match='swaps must be a dict of type, where and options'):
         MODELS.build(config.model)
-
-
-@pytest.mark.parametrize(
-    'swaps, error, message',
-    [
-        (dict(where=r'backbone\.layer5.*'), ValueError, "layer5.*Closest: 'backbone.layer"),
-        (dict(type='DKK'), KeyError, "type='DKK' is not registered"),
-        (dict(wher='all'), TypeError, "has no option 'wher'. Did you mean 'where'"),
-        (
-            dict(where=r'.*4\.0\.conv2', depthwise=True),
-            ValueError,
-            'layer4.0.conv2: the weights of',
-        ),
-    ],
-)
-def test_errors(data_root, tmp_path, swaps, error, message):
-    config = make_config(data_root, tmp_path)
-    config.model.update(type='SwapConv2d', inside='RetinaNet', swaps=swaps)
-    with pytest.raises(error, match=message):
-        MODELS.build(config.model)

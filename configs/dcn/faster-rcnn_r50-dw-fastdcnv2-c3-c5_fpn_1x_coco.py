@@ -1,0 +1,2 @@
+_base_ = './faster-rcnn_r50-dw-fastdcn-c3-c5_fpn_1x_coco.py'
+model = dict(backbone=dict(dcn=dict(modulated=True)))

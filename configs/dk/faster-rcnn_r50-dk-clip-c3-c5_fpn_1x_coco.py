@@ -1,0 +1,2 @@
+_base_ = './faster-rcnn_r50-dk-c3-c5_fpn_1x_coco.py'
+model = dict(backbone=dict(dcn=dict(offset_clip='scope')))
