@@ -36,7 +36,7 @@ class ReceptiveField:
 
     Attributes:
         energy: (H, W) float64, share of each pixel of the input; sums to 1.
-        unit: (y, x), the input pixel over which the unit lies.
+        unit: (y, x), the input pixel over which the unit lies: its index times the stride.
     """
 
     energy: np.ndarray
@@ -141,8 +141,9 @@ def receptive_field(
         at = tuple(
             int(share * size) for share, size in zip(position, output.shape[2:], strict=True)
         )
+        # Padded convolutions, whatever their stride, have their centres at index * stride.
         unit = tuple(
-            (index + 0.5) * size / of - 0.5
+            index * size / of
             for index, size, of in zip(at, x.shape[2:], output.shape[2:], strict=True)
         )
         total = total + _energy(output[:, :, at[0], at[1]], x, probes, signs, layer)
