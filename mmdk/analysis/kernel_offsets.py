@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
+from mmdk.analysis.units import nearest_unit
 from mmdk.layers.kernel_offset_conv2d import KernelOffsetConv2d
 
 LAYERS_PER_ROW = 2
@@ -112,7 +113,8 @@ def plot_kernel_offsets(
     for (map_axis, *scope_axes), layer in zip(axes, layers, strict=False):
         _draw_distance(map_axis, image, layer, points)
         for index, (axis, point) in enumerate(zip(scope_axes, points, strict=True)):
-            _draw_scope(axis, layer, _output_pixel(layer, point, image), _colour(index))
+            unit = nearest_unit(point, image.shape[:2], layer.offsets.shape[-2:])
+            _draw_scope(axis, layer, unit, _colour(index))
     figure.suptitle(
         'Maps: how far the taps move, mean over taps, from 0 (dark) to the maximum named above.\n'
         'Squares: the cells of the scope at the marked points; rigid taps hollow, learned filled.',
@@ -123,12 +125,6 @@ def plot_kernel_offsets(
 
 def _colour(index: int) -> tuple[float, ...]:
     return matplotlib.colormaps['Set1'](index)
-
-
-def _output_pixel(layer: LayerOffsets, point: tuple[float, float], image: np.ndarray) -> np.ndarray:
-    """The output pixel of a layer that lies over a point of the image."""
-    size = np.array(layer.offsets.shape[-2:])
-    return np.minimum((np.array(point) * size / image.shape[:2]).astype(int), size - 1)
 
 
 def _draw_distance(

@@ -24,6 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from torch import Tensor, nn
 
+from mmdk.analysis.units import nearest_unit
+
 __all__ = ['ReceptiveField', 'plot_receptive_fields', 'receptive_field']
 
 PROBES = 8
@@ -36,7 +38,8 @@ class ReceptiveField:
 
     Attributes:
         energy: (H, W) float64, share of each pixel of the input; sums to 1.
-        unit: (y, x), the input pixel over which the unit lies: its index times the stride.
+        unit: (y, x), the input pixel over which the unit lies: its index times the stride, which is
+            taken to be the ratio of the input's size and the layer's.
     """
 
     energy: np.ndarray
@@ -109,7 +112,8 @@ def receptive_field(
         model: Holds the layer.
         layer: The layer's name in `model.named_modules()`.
         inputs: Each (N, C, H, W), all of one height and width, normalised as the model expects.
-        position: Where the unit is, as (y, x) shares of the height and width, from 0 to below 1.
+        position: (y, x) shares of the height and width, from 0 to below 1; the unit is the one
+            nearest to there.
         run: Calls the model with an input. None: `model(x)`.
         call: Which call of the layer, where it is called several times (a dense head: once for each
             pyramid level).
@@ -138,10 +142,8 @@ def receptive_field(
         with torch.enable_grad(), _recorded(model, layer) as outputs:
             run(model, x)
         output = _call(outputs, layer, call)
-        at = tuple(
-            int(share * size) for share, size in zip(position, output.shape[2:], strict=True)
-        )
-        # Padded convolutions, whatever their stride, have their centres at index * stride.
+        point = tuple(share * size for share, size in zip(position, x.shape[2:], strict=True))
+        at = nearest_unit(point, tuple(x.shape[2:]), tuple(output.shape[2:]))
         unit = tuple(
             index * size / of
             for index, size, of in zip(at, x.shape[2:], output.shape[2:], strict=True)
@@ -162,7 +164,8 @@ def _check(
     names = dict(model.named_modules())
     if layer not in names:
         close = difflib.get_close_matches(layer, names, n=3)
-        raise ValueError(f'layer={layer!r} is not in the model. Closest: {", ".join(close)}.')
+        hint = f'Closest: {", ".join(close)}.' if close else 'model.named_modules() has its names.'
+        raise ValueError(f'layer={layer!r} is not in the model. {hint}')
     if not inputs:
         raise ValueError('inputs is empty; give at least one image.')
     sizes = {tuple(x.shape[2:]) for x in inputs}
@@ -177,9 +180,13 @@ def _check(
 @contextlib.contextmanager
 def _recorded(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
     outputs = []
-    handle = model.get_submodule(layer).register_forward_hook(
-        lambda layer, inputs, output: outputs.append(output)
-    )
+
+    def record(layer: nn.Module, inputs: tuple, output: object) -> object:
+        outputs.append(output)
+        # What comes next may work in place, as activations and residual sums do.
+        return output.clone() if isinstance(output, Tensor) else None
+
+    handle = model.get_submodule(layer).register_forward_hook(record)
     try:
         yield outputs
     finally:
@@ -187,8 +194,11 @@ def _recorded(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
 
 
 def _call(outputs: list, layer: str, call: int) -> Tensor:
-    if call >= len(outputs):
-        raise ValueError(f'{layer!r} was called {len(outputs)} times; call={call} is not one.')
+    if not 0 <= call < len(outputs):
+        raise ValueError(
+            f'{layer!r} was called {len(outputs)} times; call={call} is none of them, which count '
+            'from 0.'
+        )
     output = outputs[call]
     if not isinstance(output, Tensor) or output.dim() != 4:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

@@ -72,6 +72,19 @@ class TestReceptiveField:
         fine, coarse = (receptive_field(Pyramid(), 'tower', [x], call=call) for call in (0, 1))
         assert (fine.area(1), coarse.area(1)) == (9, 36)
 
+    def test_what_comes_next_in_place_does_not_count(self):
+        layer = conv(torch.ones(3, 3), padding=1)
+        model = nn.Sequential(layer, nn.ReLU(inplace=True), nn.Conv2d(1, 1, 1))
+        # All that the layer gives is negative, so that nothing would be left after the ReLU.
+        field = receptive_field(model, '0', [-torch.ones(1, 1, 5, 5)])
+        assert field.area(1) == 9
+
+    @pytest.mark.parametrize('size, unit', [(9, 4), (10, 5), (16, 8), (17, 8)])
+    def test_the_middle_is_the_nearest_unit(self, size, unit):
+        model = nn.Sequential(conv(torch.ones(1, 1)))
+        field = receptive_field(model, '0', [torch.ones(1, 1, size, size)])
+        assert field.unit == (unit, unit)
+
     def test_leaves_no_trace(self):
         model = nn.Sequential(conv(torch.ones(3, 3)))
         x = torch.randn(1, 1, 5, 5)
@@ -86,7 +99,9 @@ class TestReceptiveField:
             (dict(inputs=[]), 'inputs is empty'),
             (dict(inputs=[torch.zeros(1, 1, 5, 5), torch.zeros(1, 1, 5, 6)]), 'one height'),
             (dict(position=(1, 0)), 'position must be'),
+            (dict(layer='§'), 'model.named_modules'),
             (dict(call=1), 'called 1 times; call=1'),
+            (dict(call=-1), 'called 1 times; call=-1'),
             (dict(layer='2'), r"'2' gives \(1, 25\); name a layer"),
             (dict(layer='unused'), "'unused' was called 0 times"),
             (dict(probes=0), 'probes must be at least 1'),
