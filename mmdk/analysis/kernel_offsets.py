@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
+from mmdk.analysis.recording import each_call, taps_of
 from mmdk.analysis.units import nearest_unit
-from mmdk.layers.kernel_offset_conv2d import KernelOffsetConv2d
 
 LAYERS_PER_ROW = 2
 PANEL = 2.0  # inches
@@ -28,11 +27,13 @@ class LayerOffsets:
         name: The layer's name in the model.
         offsets: (G, kh, kw, 2, H_out, W_out), (y, x) in scope cells; (..., 1, 1) for 'GlobalDK'.
         scope_size: Height and width of the scope, cells.
+        batch_size: Images of the call; in an RoI head, regions.
     """
 
     name: str
     offsets: np.ndarray
     scope_size: tuple[int, int]
+    batch_size: int = 1
 
     @property
     def distance(self) -> np.ndarray:
@@ -64,27 +65,25 @@ def record_kernel_offsets(model: nn.Module) -> Iterator[list[LayerOffsets]]:
     """
     records = []
 
-    def recorder(name):
-        def record(layer, inputs):
-            with torch.no_grad():
-                offset = layer.kernel_offset(inputs[0])[0]
-            offset = offset.reshape(-1, *layer.kernel_size, 2, *offset.shape[-2:])
-            records.append(
-                LayerOffsets(name, offset.float().cpu().numpy(), tuple(layer.scope_size))
-            )
+    def record(name, layer, x):
+        offsets = taps_of(layer, layer.kernel_offset(x)[:1])[0]
+        records.append(LayerOffsets(name, offsets, tuple(layer.scope_size), len(x)))
 
-        return record
-
-    handles = [
-        layer.register_forward_pre_hook(recorder(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, KernelOffsetConv2d)
-    ]
-    try:
+    with each_call(model, 'kernel_offset', record):
         yield records
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def over_the_image(records: list[LayerOffsets]) -> list[LayerOffsets]:
+    """Of each layer that saw one image the first call, in dense heads that of most resolution.
+
+    Layers of an RoI head, which see regions as a batch, are left out: nothing there lies over a
+    point of the image.
+    """
+    first = {}
+    for record in records:
+        if record.batch_size == 1:
+            first.setdefault(record.name, record)
+    return list(first.values())
 
 
 def plot_kernel_offsets(
@@ -154,7 +153,7 @@ def _draw_distance(
 
 
 def _draw_scope(
-    axis: Axes, layer: LayerOffsets, pixel: np.ndarray, colour: tuple[float, ...]
+    axis: Axes, layer: LayerOffsets, unit: tuple[int, int], colour: tuple[float, ...]
 ) -> None:
     height, width = layer.scope_size
     for y in range(height):
@@ -165,7 +164,7 @@ def _draw_scope(
                 )
             )
     rigid = layer.rigid_taps.reshape(-1, 2)
-    learned = layer.taps_at(*pixel)[0].reshape(-1, 2)
+    learned = layer.taps_at(*unit)[0].reshape(-1, 2)
     for (y0, x0), (y1, x1) in zip(rigid, learned, strict=True):
         axis.plot([x0, x1], [y0, y1], color=colour, linewidth=1)
     axis.scatter(rigid[:, 1], rigid[:, 0], s=22, facecolors='none', edgecolors='0.3')
