@@ -21,6 +21,7 @@ BIN_WIDTHS = {'kernel_offset': 1 / 32, 'image_offset': 1 / 16}
 LAYERS_PER_ROW = 4
 PANEL = (2.6, 1.7)  # inches
 DRAWN = 0.999  # share of the offsets between the ends of the axis
+LEAST_BINS, MOST_BINS = 4, 32  # on each side of zero
 
 
 @dataclasses.dataclass
@@ -73,10 +74,16 @@ class OffsetHistogram:
         below = np.cumsum([counts[number] for number in numbers])
         return numbers[np.searchsorted(below, np.asarray(shares) * below[-1])] * self.width
 
-    def density(self, axis: int, bins: np.ndarray) -> np.ndarray:
-        """The share of the offsets along an axis, 0 for y and 1 for x, in each of these bins."""
+    def shares(self, axis: int, edges: np.ndarray) -> np.ndarray:
+        """The share of the offsets along an axis, 0 for y and 1 for x, between these edges.
+
+        Args:
+            axis: 0 or 1.
+            edges: (bins + 1,), rising, in the middle between two multiples of the width.
+        """
         counts = self.counts[axis]
-        return np.array([counts[number] for number in bins.tolist()]) / counts.total()
+        numbers = np.array(list(counts)) * self.width
+        return np.histogram(numbers, edges, weights=list(counts.values()))[0] / counts.total()
 
 
 @contextlib.contextmanager
@@ -147,22 +154,14 @@ def plot_offset_histograms(histograms: Sequence[OffsetHistogram]) -> Figure:
     for axis in axes.flat[len(histograms) :]:
         axis.set_axis_off()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside upper right', fontsize=7)
-    figure.suptitle('Share of the offsets in each bin', fontsize=9, x=0.02, ha='left')
+    figure.suptitle('Share of the offsets in each bin, logarithmic', fontsize=9, x=0.02, ha='left')
     return figure
 
 
 def _draw(axis: Axes, histogram: OffsetHistogram) -> None:
-    ends = histogram.quantiles([(1 - DRAWN) / 2, (1 + DRAWN) / 2])
-    reach = max(math.ceil(np.abs(ends).max() / histogram.width), 4) + 1
-    bins = np.arange(-reach, reach + 1)
+    edges = _edges(histogram)
     for along, (label, colour) in enumerate((('y, down', 'tab:blue'), ('x, right', 'tab:orange'))):
-        density = histogram.density(along, bins)
-        axis.stairs(
-            density,
-            (np.arange(-reach, reach + 2) - 0.5) * histogram.width,
-            color=colour,
-            label=label,
-        )
+        axis.stairs(histogram.shares(along, edges), edges, color=colour, label=label)
     axis.set_yscale('log')
     axis.axvline(0, color='0.7', linewidth=0.6, zorder=0)
     (top, bottom), (left, right) = histogram.quantiles([0.05, 0.95])
@@ -174,3 +173,12 @@ def _draw(axis: Axes, histogram: OffsetHistogram) -> None:
         f'{histogram.kind.replace("_", " ")}, {UNITS[histogram.kind]}', fontsize=6.5, labelpad=1
     )
     axis.tick_params(labelsize=6)
+
+
+def _edges(histogram: OffsetHistogram) -> np.ndarray:
+    """Of the bins to draw: around zero, and each an odd number of the histogram's own."""
+    ends = histogram.quantiles([(1 - DRAWN) / 2, (1 + DRAWN) / 2])
+    reach = max(round(np.abs(ends).max() / histogram.width), LEAST_BINS)
+    merged = 2 * (reach // (2 * MOST_BINS)) + 1
+    bins = math.ceil(reach / merged) + 1
+    return (np.arange(-bins, bins + 2) - 0.5) * merged * histogram.width

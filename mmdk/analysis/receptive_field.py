@@ -232,11 +232,24 @@ def plot_receptive_fields(
     Returns:
         For each the square root of the energy, which shows its tail, a cross at the unit, and the
         ellipse of two standard deviations; above it the area that holds half and 90 % of it.
+
+    Raises:
+        ValueError: There is no field.
     """
-    figure = Figure(figsize=(len(fields) * PANEL, PANEL + 0.6), layout='constrained')
+    if not fields:
+        raise ValueError('fields is empty; give at least one.')
+    height, width = next(iter(fields.values())).energy.shape
+    figure = Figure(
+        figsize=(max(len(fields), 2) * PANEL, PANEL * height / width + 1.1), layout='constrained'
+    )
     axes = figure.subplots(1, len(fields), squeeze=False)[0]
     for axis, (name, field) in zip(axes, fields.items(), strict=True):
         _draw(axis, name, field, image)
+    figure.supxlabel(
+        'Colour: square root of the energy. Cross: the unit. Ellipse: two standard deviations.\n'
+        'Above: how many pixels hold 50 % and 90 % of it; the longest axis, counter-clockwise.',
+        fontsize=7,
+    )
     return figure
 
 
@@ -244,7 +257,7 @@ def _draw(axis: Axes, name: str, field: ReceptiveField, image: np.ndarray | None
     visible = np.sqrt(field.energy / field.energy.max())
     if image is not None:
         axis.imshow(image)
-    axis.imshow(visible, cmap='inferno', vmin=0, vmax=1, alpha=1.0 if image is None else 0.65)
+    axis.imshow(visible, cmap='inferno', vmin=0, vmax=1, alpha=None if image is None else visible)
     y, x = field.unit
     axis.plot(x, y, marker='+', color='cyan', markersize=8)
     most, least = field.axes

@@ -5,7 +5,8 @@ For example, at two points of a photograph, (y, x) in its pixels:
     python tools/analysis_tools/kernels.py my_config.py epoch_12.pth street.jpg \
         --at 240 320 --at 100 50 --layers 'backbone\.layer4'
 
-The image is resized and padded as in testing. Layers of type DK, GlobalDK and DKDCN are drawn; in
+Without --at, the image is shown, for its points to be clicked. It is resized and padded as in
+testing. Layers of type DK, GlobalDK and DKDCN are drawn; in
 dense heads at the first pyramid level; those of RoI heads, which see regions, are not. It writes a
 picture and, with the same name, a JSON file of the numbers in it.
 """
@@ -14,6 +15,7 @@ import argparse
 import re
 from pathlib import Path
 
+import mmcv
 import numpy as np
 
 import mmdk  # noqa: F401  (registers the layers)
@@ -40,16 +42,17 @@ def main() -> None:
     args = parse_args()
     with errors_for_people('kernels'):
         check_out(args.out, [args.image])
-        read_image(args.image)  # what a pipeline says of a file that is no image, helps nobody
+        image = read_image(args.image)
+        at = args.at or clicked(image)
         detector = load_detector(args.config, args.checkpoint, args.device)
         data = test_pipeline(detector)(dict(img_path=str(args.image), img_id=0))
         with record_kernel_offsets(detector) as records:
-            image = run_on_image(detector, data)
-        points = [image.point(tuple(point)) for point in args.at]
+            seen = run_on_image(detector, data)
+        points = [seen.point(tuple(point)) for point in at]
         layers = select(over_the_image(records), args.layers)
-        kernels = sampled_kernels(detector, layers, points, image.size)
+        kernels = sampled_kernels(detector, layers, points, seen.size)
         channel = args.channel and tuple(args.channel)
-        figure = plot_sampled_kernels(image.pixels, kernels, points, channel)
+        figure = plot_sampled_kernels(seen.pixels, kernels, points, channel)
         save(args, figure, {layer.name: numbers(layer, channel) for layer in kernels})
 
 
@@ -65,9 +68,8 @@ def parse_args() -> argparse.Namespace:
         action='append',
         nargs=2,
         type=float,
-        required=True,
         metavar=('Y', 'X'),
-        help='a point, pixels of the image file; may be given several times',
+        help='a point, pixels of the image file; may be given several times [clicked]',
     )
     parser.add_argument(
         '--layers',
@@ -85,6 +87,26 @@ def parse_args() -> argparse.Namespace:
     )
     add_output_arguments(parser, 'kernels.png')
     return parser.parse_args()
+
+
+def clicked(image: np.ndarray) -> list[tuple[float, float]]:
+    """Points (y, x) that are clicked on an image, (H, W, 3) BGR, in a window.
+
+    Raises:
+        ValueError: No window opens, or nothing was clicked.
+    """
+    from matplotlib import pyplot  # it looks for a screen
+
+    if pyplot.get_backend().lower() == 'agg':
+        raise ValueError('no window can be opened here; name points by --at Y X.')
+    height, width = image.shape[:2]
+    pyplot.imshow(mmcv.bgr2rgb(image), extent=(0, width, height, 0))
+    pyplot.title('Click points; then press Enter')
+    points = [(y, x) for x, y in pyplot.ginput(-1, timeout=0)]
+    pyplot.close()
+    if not points:
+        raise ValueError('no point was clicked.')
+    return points
 
 
 def select(records: list, pattern: str) -> list:
