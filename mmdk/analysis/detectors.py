@@ -40,7 +40,8 @@ def detector_receptive_field(
         detector: Made by `mmdet.apis.init_detector`.
         layer: The layer's name, such as `backbone.layer4` or `bbox_head.cls_convs.3`.
         images: Each (H, W, 3) uint8 BGR, as `mmcv.imread` gives them, all of one size. They are
-            normalised and padded as the detector does, not resized.
+            normalised and padded as the detector does, not resized. One whose test pipeline pads
+            instead, such as RTMDet, needs multiples of its largest stride.
         position: Where the unit is, as (y, x) shares of the padded image's height and width.
         call: Which call of the layer: a dense head calls its layers once for each pyramid level.
         probes: Random gradients for each image; more make the estimate smoother.

@@ -111,6 +111,11 @@ class KernelPictureHook(Hook):
                 raise FileNotFoundError(
                     f'KernelPictureHook: there is no image {str(self.image)!r}.'
                 )
+            if not hasattr(dataset, 'pipeline'):
+                raise ValueError(
+                    f'KernelPictureHook: a {type(dataset).__name__} as the validation set has no '
+                    'pipeline to read a file with; give as image the index of one in the set.'
+                )
             return dataset.pipeline(dict(img_path=str(self.image), img_id=0))
         if not 0 <= self.image < len(dataset):
             raise ValueError(

@@ -6,9 +6,9 @@ For example, at two points of a photograph, (y, x) in its pixels:
         --at 240 320 --at 100 50 --layers 'backbone\.layer4'
 
 Without --at, the image is shown, for its points to be clicked. It is resized and padded as in
-testing. Layers of type DK, GlobalDK and DKDCN are drawn; in
-dense heads at the first pyramid level; those of RoI heads, which see regions, are not. It writes a
-picture and, with the same name, a JSON file of the numbers in it.
+testing. Layers of type DK, GlobalDK and DKDCN are drawn; in dense heads at the first pyramid level;
+those of RoI heads, which see regions, are not. It writes a picture and, with the same name, a JSON
+file of the numbers in it.
 """
 
 import argparse
