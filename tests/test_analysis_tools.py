@@ -1,7 +1,10 @@
 """The commands in tools/analysis_tools, on a narrow detector that was not trained."""
 
 import json
+import re
 import runpy
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import pytest
 
 from tests.analysis import tiny_detector
 
-TOOLS = Path(__file__).parents[1] / 'tools/analysis_tools'
+ROOT = Path(__file__).parents[1]
+README = ROOT / 'README.md'
+TOOLS = ROOT / 'tools/analysis_tools'
 COMMANDS = sorted(path.stem for path in TOOLS.glob('*.py'))
 
 
@@ -53,6 +58,39 @@ def fails(run):
     return fails
 
 
+@pytest.mark.slow
+def test_commands_in_readme(files, tmp_path, monkeypatch, capsys):
+    """As a reader's shell would take them, in this process."""
+    monkeypatch.chdir(tmp_path)
+    for name, (config, checkpoint) in dict(
+        plain=files['plain'], my_config=files['dk'], epoch_12=files['dk']
+    ).items():
+        shutil.copy(config, f'{name}.py')
+        shutil.copy(checkpoint, f'{name}.pth')
+    mmcv.imwrite(np.random.default_rng(0).integers(0, 255, (256, 352, 3), np.uint8), 'street.jpg')
+    write_offsets(tmp_path / 'work_dirs/my_config')
+    blocks = re.findall(r'^```shell\n(.*?)^```$', README.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if 'PICTURES=' in block)
+    (folder, *lines) = block.replace('\\\n', ' ').splitlines()
+    commands = []
+    for line in lines:
+        python, program, *arguments = shlex.split(line.replace('$PICTURES', folder.split('=')[1]))
+        assert python == '.venv/bin/python'
+        monkeypatch.setattr(sys, 'argv', [program, *arguments])
+        runpy.run_path(str(ROOT / program), run_name='__main__')
+        commands.append(Path(program).stem)
+        assert f'{commands[-1]}.png and {commands[-1]}.json are written' in capsys.readouterr().out
+    assert sorted(commands) == COMMANDS
+
+
+def write_offsets(work_dir):
+    """What OffsetHook leaves behind."""
+    folder = work_dir / '20260101_000000/vis_data'
+    folder.mkdir(parents=True)
+    records = [{'kernel_offset/layer/mean_abs': step / 100, 'step': step} for step in (10, 20, 30)]
+    (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)) + '\n')
+
+
 def models(files, *names):
     return [word for name in names for word in ('--model', name, *files[name])]
 
@@ -78,14 +116,15 @@ class TestKernels:
         assert np.abs(np.subtract(layer['points'][0]['kernel'], layer['rigid'])).max() > 1e-3
 
     def test_one_channel(self, run, files):
-        arguments = (*files['dk'], files['root'] / 'one.png', '--at', 3, 60)
+        arguments = (*files['dk'], files['root'] / 'one.png', '--at', 3, 60, '--layers', r'r2\.0')
         one = run('kernels', *arguments, '--channel', 1, 0)['backbone.layer2.0.conv2']
         assert np.min(one['rigid']) < 0 < np.max(one['rigid'])
 
+    @pytest.mark.slow
     def test_clicks(self, run, files, monkeypatch):
         from matplotlib import pyplot
 
-        arguments = (*files['dk'], files['root'] / 'one.png')
+        arguments = (*files['dk'], files['root'] / 'one.png', '--layers', 'layer4')
         given = run('kernels', *arguments, '--at', 3, 60)
         monkeypatch.setattr(pyplot, 'get_backend', lambda: 'QtAgg')
         monkeypatch.setattr(pyplot, 'ginput', lambda n, timeout: [(60, 3)])
@@ -146,12 +185,7 @@ class TestOffsetHistograms:
 class TestOffsetCurves:
     @pytest.fixture
     def work_dir(self, tmp_path):
-        folder = tmp_path / 'run/20260101_000000/vis_data'
-        folder.mkdir(parents=True)
-        records = [
-            {'kernel_offset/layer/mean_abs': step / 100, 'step': step} for step in (10, 20, 30)
-        ]
-        (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, records)) + '\n')
+        write_offsets(tmp_path / 'run')
         return tmp_path / 'run'
 
     def test_curves(self, run, work_dir):
@@ -217,6 +251,7 @@ class TestReceptiveFieldScale:
         plain, dk = ([field['scale'] for field in each['objects']] for each in numbers.values())
         assert plain == dk
 
+    @pytest.mark.slow
     def test_seeded(self, run, files):
         arguments = (*self.arguments(files, 'dk'), '--objects', 3)
         assert run('receptive_field_scale', *arguments) == run('receptive_field_scale', *arguments)

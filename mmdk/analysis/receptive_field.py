@@ -227,7 +227,7 @@ def plot_receptive_fields(
 
     Args:
         fields: By what they are called in the picture.
-        image: (H, W, 3) uint8 RGB to draw them on; None: on black.
+        image: (H, W, 3) uint8 RGB to draw them on, if any.
 
     Returns:
         For each the square root of the energy, which shows its tail, a cross at the unit, and the
@@ -240,7 +240,7 @@ def plot_receptive_fields(
         raise ValueError('fields is empty; give at least one.')
     height, width = next(iter(fields.values())).energy.shape
     figure = Figure(
-        figsize=(max(len(fields), 2) * PANEL, PANEL * height / width + 1.1), layout='constrained'
+        figsize=(max(len(fields), 2) * PANEL, PANEL * height / width + 1.0), layout='compressed'
     )
     axes = figure.subplots(1, len(fields), squeeze=False)[0]
     for axis, (name, field) in zip(axes, fields.items(), strict=True):
@@ -257,7 +257,9 @@ def _draw(axis: Axes, name: str, field: ReceptiveField, image: np.ndarray | None
     visible = np.sqrt(field.energy / field.energy.max())
     if image is not None:
         axis.imshow(image)
-    axis.imshow(visible, cmap='inferno', vmin=0, vmax=1, alpha=None if image is None else visible)
+    # Opaque where there is energy, so that the image shows where there is none.
+    opacity = None if image is None else np.minimum(3 * visible, 1)
+    axis.imshow(visible, cmap='plasma', vmin=0, vmax=1, alpha=opacity)
     y, x = field.unit
     axis.plot(x, y, marker='+', color='cyan', markersize=8)
     most, least = field.axes
@@ -267,6 +269,8 @@ def _draw(axis: Axes, name: str, field: ReceptiveField, image: np.ndarray | None
         (centre_x, centre_y), 4 * most, 4 * least, angle=-field.orientation, fill=False, color='w'
     )
     axis.add_patch(ellipse)
+    height, width = visible.shape
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axis.set_axis_off()
     axis.set_title(
         f'{name}\n50 %: {field.area(0.5)} px, 90 %: {field.area(0.9)} px\n'

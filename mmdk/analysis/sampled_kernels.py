@@ -149,10 +149,10 @@ def plot_sampled_kernels(
     """
     _check_channel(layers, channel)
     columns = 1 + 2 * len(points)
-    head = 1.6 * PANEL
+    head = 1.6 * PANEL + 0.6
     rows = len(layers) * (PANEL + 0.22)
-    figure = Figure(figsize=(max(columns * PANEL, 5), head + rows + 0.5), layout='constrained')
-    top, bottom = figure.subfigures(2, 1, height_ratios=(head + 0.5, rows))
+    figure = Figure(figsize=(max(columns * PANEL, 5), head + rows), layout='constrained')
+    top, bottom = figure.subfigures(2, 1, height_ratios=(head, rows))
     top.suptitle(_caption(channel), fontsize=8)
     _draw_image(top, image, points)
     axes = bottom.subplots(len(layers), columns, squeeze=False)
@@ -185,8 +185,8 @@ def _caption(channel: tuple[int, int] | None) -> str:
         else f'weights of output channel {channel[0]}, input channel {channel[1]} of its group'
     )
     return (
-        f'Left: the kernel without offsets. Then, for each marked point: the scope with the taps,\n'
-        f'rigid hollow and learned filled, and the kernel they sample. Colours: {shown}.'
+        'Left: the kernel without offsets. Then, for each marked point: the scope with the taps,\n'
+        f'rigid white and learned coloured, and the kernel they sample.\nColours: {shown}.'
     )
 
 
@@ -252,7 +252,7 @@ def _draw_taps(
     rigid, learned = layer.rigid_taps.reshape(-1, 2), taps.reshape(-1, 2)
     for (y0, x0), (y1, x1) in zip(rigid, learned, strict=True):
         axis.plot([x0, x1], [y0, y1], color=colour, linewidth=1)
-    axis.scatter(rigid[:, 1], rigid[:, 0], s=20, facecolors='none', edgecolors='white')
+    axis.scatter(rigid[:, 1], rigid[:, 0], s=14, color='white', edgecolors='black', linewidth=0.5)
     axis.scatter(
         learned[:, 1], learned[:, 0], s=14, color=colour, edgecolors='white', linewidth=0.5
     )
