@@ -136,7 +136,7 @@ def _draw_distance(
     extent = (0, width, height, 0)
     axis.imshow(image, extent=extent, cmap='gray')
     axis.imshow(
-        layer.distance,
+        _by_pixel(layer.distance, (height, width)),
         extent=extent,
         alpha=0.55,
         cmap='inferno',
@@ -150,6 +150,14 @@ def _draw_distance(
         f'{layer.name}\nmean {layer.distance.mean():.2f}, max {layer.distance.max():.2f} cells',
         fontsize=7,
     )
+
+
+def _by_pixel(values: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """A map of units as one of pixels: each has the value of the unit nearest to it."""
+    height, width = image_size
+    rows = [nearest_unit((y + 0.5, 0), image_size, values.shape)[0] for y in range(height)]
+    columns = [nearest_unit((0, x + 0.5), image_size, values.shape)[1] for x in range(width)]
+    return values[np.ix_(rows, columns)]
 
 
 def _draw_scope(

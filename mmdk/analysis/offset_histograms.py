@@ -94,8 +94,8 @@ def record_offset_histograms(model: nn.Module) -> Iterator[list[OffsetHistogram]
         model: Holds layers of type 'DK', 'GlobalDK', 'DKDCN' or 'FastDCN'.
 
     Yields:
-        One for each layer that was called and kind of offset, kernel offsets first, filled while
-        the model runs.
+        When the block ends, one for each kind of offset, kernel offsets first, and layer that was
+        called.
 
     Example:
         >>> import torch
@@ -107,29 +107,25 @@ def record_offset_histograms(model: nn.Module) -> Iterator[list[OffsetHistogram]
         >>> [(histogram.name, histogram.counts[0].total()) for histogram in histograms]
         [('0', 1152)]
     """
-    # Layers in the model's order, not in that of their calls, which may differ by image.
     found = {
         (kind, name): OffsetHistogram(name, kind)
         for kind in UNITS
         for name, layer in model.named_modules()
         if hasattr(layer, kind)
     }
-    histograms = []
 
     def recorder(kind):
         def record(name, layer, x):
-            histogram = found[kind, name]
-            histogram.add(taps_of(layer, getattr(layer, kind)(x)))
-            if not any(histogram is known for known in histograms):
-                histograms.append(histogram)
+            found[kind, name].add(taps_of(layer, getattr(layer, kind)(x)))
 
         return record
 
+    histograms = []
     with contextlib.ExitStack() as stack:
         for kind in UNITS:
             stack.enter_context(each_call(model, kind, recorder(kind)))
         yield histograms
-    histograms.sort(key=list(found.values()).index)
+    histograms += [histogram for histogram in found.values() if histogram.counts[0]]
 
 
 def plot_offset_histograms(histograms: Sequence[OffsetHistogram]) -> Figure:
