@@ -202,6 +202,7 @@ def test_refusals(folder, command):
         ('dk.py', 'absent.pth', 'out.pth'): 'There is no file absent.pth',
         ('dk.py', 'text.pth', 'out.pth'): 'text.pth is no checkpoint',
         ('dk.py', 'plain.pth', './plain.pth', '--overwrite'): 'never overwritten',
+        ('dk.py', 'plain.pth', './dk.py', '--overwrite'): './dk.py is what is read, dk.py',
         ('dk.py', 'plain.pth', 'text.pth'): 'text.pth exists',
         ('dk.py', 'plain.pth', 'absent/out.pth'): 'There is no folder',
         ('absent.py', 'plain.pth', 'out.pth'): 'The config absent.py cannot be read',
@@ -215,6 +216,7 @@ def test_refusals(folder, command):
         assert message in refusal(command, *arguments), arguments
     assert not Path('out.pth').exists()
     assert Path('text.pth').read_text() == 'weights'
+    assert Path('dk.py').read_text() == PLAIN + WITH_DK
     assert not list(folder.glob('.*'))
 
 
