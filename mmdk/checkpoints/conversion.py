@@ -82,8 +82,8 @@ def convert_state_dict(
             missing for the model; what is missing is not in the result.
 
     Returns:
-        The result, whose state dict loads into the model with `strict=True` unless entries are
-        missing, and how it came about.
+        The result, whose state dict has the model's dtypes and loads into it with `strict=True`
+        unless entries are missing, and how it came about.
 
     Raises:
         ValueError: Something is not understood, or there is nothing to convert.
@@ -229,17 +229,18 @@ def _causes(unexpected: list[str], missing: list[str], given: Iterable[str]) -> 
     longer = [name for name in given for end in missing[:1] if name.endswith(f'.{end}')]
     if longer:
         prefix = longer[0].removesuffix(missing[0])
-        return [f'What is missing may be there under longer names: try prefix={prefix!r}.']
+        return [f'What is missing may have longer names there: try prefix={prefix!r} (--prefix).']
     longer = [name for name in missing for end in unexpected[:1] if name.endswith(f'.{end}')]
     if longer:
         part = longer[0].removesuffix(f'.{unexpected[0]}')
-        return [f'They may be those of a part of the model alone: convert them for {part!r}.']
+        return [f'They may be those of a part of the model: convert them for {part!r} (--part).']
     return []
 
 
 def _how_to_leave_out() -> str:
     return (
-        'What is not to be converted can be left out by leave_out, which takes patterns of names.'
+        'What is not to be converted can be left out by leave_out (--leave-out), which takes '
+        'patterns of names.'
     )
 
 

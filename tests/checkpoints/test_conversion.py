@@ -129,12 +129,12 @@ def test_long_lists_are_cut():
 
 
 def test_a_detectors_weights_for_its_backbone():
-    with pytest.raises(ValueError, match=r"longer names: try prefix='backbone\.'"):
+    with pytest.raises(ValueError, match=r"longer names there: try prefix='backbone\.'"):
         convert_state_dict(plain().state_dict(), swapped().backbone)
 
 
 def test_a_backbones_weights_for_the_detector():
-    with pytest.raises(ValueError, match="part of the model alone: convert them for 'backbone'"):
+    with pytest.raises(ValueError, match="part of the model: convert them for 'backbone' .--part"):
         convert_state_dict(plain().backbone.state_dict(), swapped())
 
 
