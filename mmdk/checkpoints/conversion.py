@@ -108,6 +108,7 @@ def convert_state_dict(
     is_left_out = _matcher(leave_out, {**given, **model.state_dict()})
     read = _selected(given, lambda name: not is_left_out(name))
     released = convert_released(read, model)
+    _check_numbers(read, model)
     try:
         result = model.load_state_dict(read, strict=False)
     except RuntimeError as error:
@@ -197,6 +198,17 @@ def _matcher(patterns: Sequence[str], names: Iterable[str]) -> Callable[[str], b
                 f'{", ".join(map(repr, close)) or "none"}.'
             )
     return lambda name: any(pattern.fullmatch(name) for pattern in compiled)
+
+
+def _check_numbers(state: dict[str, Tensor], model: nn.Module) -> None:
+    """Raises an error where PyTorch would take integers, as of a quantised model, for weights."""
+    for name, own in model.state_dict().items():
+        given = state.get(name, own)
+        if own.is_floating_point() and not given.is_floating_point():
+            raise ValueError(
+                f'{name} is {given.dtype} in what was read, and {own.dtype} here; name a '
+                'checkpoint of weights as they are trained, not quantised.'
+            )
 
 
 def _is_in(module: str, entry: str) -> bool:

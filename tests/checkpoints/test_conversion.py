@@ -189,6 +189,20 @@ def test_another_scope_size():
         convert_state_dict(state, swapped())
 
 
+@pytest.mark.parametrize('dtype', [torch.int8, torch.complex64])
+def test_weights_that_are_no_real_numbers(dtype):
+    state = plain().state_dict()
+    state['backbone.1.weight'] = state['backbone.1.weight'].to(dtype)
+    with pytest.raises(ValueError, match=rf'backbone\.1\.weight is {dtype} .*torch\.float32 here'):
+        convert_state_dict(state, swapped())
+
+
+def test_weights_of_another_precision():
+    state = plain().half().state_dict()
+    converted = convert_state_dict(state, swapped()).state_dict
+    assert converted['backbone.1.weight'].dtype == torch.float32
+
+
 def test_nothing_to_convert():
     with pytest.raises(ValueError, match='already entries of this model. Load it as it is'):
         convert_state_dict(swapped().state_dict(), swapped())
