@@ -117,7 +117,8 @@ def test_settings_that_the_readmes_state(path):
         assert config.optim_wrapper.optimizer.weight_decay == 4e-5
     hooks = config.get('custom_hooks', [])
     watched = [hook for hook in hooks if hook['type'] == 'OffsetHook']
-    assert len(watched) == any(hasattr(part, 'kernel_offset') for part in model.modules())
+    has_offsets = [hasattr(part, 'conv_offset') for part in model.modules()]
+    assert len(watched) == any(has_offsets)
 
 
 # What a part of a recipe's name says of it; the first that is found counts.
