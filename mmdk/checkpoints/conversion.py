@@ -98,7 +98,9 @@ def convert_state_dict(
         >>> conversion.released, list(conversion.state_dict)
         (['0'], ['0.weight', '0.conv_offset.weight', '0.conv_offset.bias'])
     """
-    layers = [name for name, part in model.named_modules() if isinstance(part, ConvBase)]
+    # A layer that is shared has entries under each of its names.
+    parts = model.named_modules(remove_duplicate=False)
+    layers = [name for name, part in parts if isinstance(part, ConvBase)]
     if not layers:
         raise ValueError(
             f'{model.__class__.__name__} has no deformable layers, for which nothing needs to be '

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmdk import modules
 from mmdk.checkpoints import convert_state_dict
 from mmdk.layers import DeformConv2d, DeformKernel2d
 from tests.layers.family import VARIANTS, is_at_rest, learnt
@@ -83,6 +84,25 @@ def test_report():
 def test_names_of_data_parallel_training():
     state = {f'module.{name}': value for name, value in plain().state_dict().items()}
     assert convert_state_dict(state, swapped()).lifted == ['backbone.1', 'head_conv']
+
+
+@pytest.mark.parametrize(
+    'source',
+    [nn.Conv2d(4, 4, 3, bias=False), modules.DeformKernel2d((4, 4), 4, 4, 3)],
+    ids=['plain', 'released'],
+)
+def test_a_layer_with_several_names(source):
+    """As in heads that share their towers between levels."""
+
+    def shared(layer):
+        return nn.ModuleDict(dict(first=layer, second=layer, norm=nn.BatchNorm2d(4)))
+
+    model = shared(DeformKernel2d(4, 4, 3, bias=False))
+    conversion = convert_state_dict(shared(source).state_dict(), model)
+    assert conversion.lifted + conversion.released == ['first', 'second']
+    assert all(name.startswith('norm.') for name in conversion.taken_over)
+    x = torch.randn(1, 4, 6, 7)
+    torch.testing.assert_close(model['second'](x), source(x), rtol=1e-5, atol=1e-5)
 
 
 def test_prefix():
