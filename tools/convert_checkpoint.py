@@ -8,6 +8,8 @@ The file to read holds the weights of
   renamed and reordered, and the output stays.
 
 Its `meta` is kept; what belongs to the run that wrote it, such as the optimizer's state, is not.
+Where that run averaged weights (EMAHook), the averages are converted: MMEngine saves them as the
+model's.
 Nothing is written unless every entry finds its place in the model and every place its entry; only
 the last layers of an image classifier may be left over.
 

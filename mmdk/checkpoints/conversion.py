@@ -1,4 +1,4 @@
-"""A plain model's weights, or the released code's, as those of a model with deformable layers."""
+"""State dicts of other models as those of a model with deformable layers."""
 
 import dataclasses
 import difflib
