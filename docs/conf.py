@@ -1,0 +1,36 @@
+"""Settings of the documentation, which `make docs` builds.
+
+The source folder is the whole repository: READMEs, CONTRIBUTING and CHANGELOG are pages as they are,
+and links between files are the same on the site and in the checkout.
+"""
+
+from mmdk import __version__
+
+project = 'mmdk'
+author = copyright = 'mmdk contributors'
+version = release = __version__
+
+extensions = [
+    'myst_parser',
+    'sphinx.ext.autodoc',
+    'sphinx.ext.mathjax',
+    'sphinx.ext.napoleon',
+    'sphinx.ext.viewcode',
+]
+root_doc = 'docs/index'
+include_patterns = ['*.md', 'docs/**.md', 'configs/*/README.md', 'benchmarks/README.md']
+# Not even looked into.
+exclude_patterns = ['.*', 'build', 'data', 'work_dirs']
+
+myst_enable_extensions = ['dollarmath']
+myst_heading_anchors = 3
+
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'description'
+autodoc_typehints_description_target = 'documented'
+# All names of this project have to be known; others' are not, without their inventories.
+nitpick_ignore_regex = [('py:.*', r'(?!mmdk\b).*')]
+
+html_theme = 'alabaster'
+html_extra_path = ['site']
+html_copy_source = False
