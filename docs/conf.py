@@ -25,6 +25,8 @@ exclude_patterns = ['.*', 'build', 'data', 'work_dirs']
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
 
+# A name in single quotes is code.
+default_role = 'literal'
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
