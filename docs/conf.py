@@ -31,8 +31,9 @@ autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 # All names of this project have to be known; others' are not, without their inventories.
+nitpicky = True
 nitpick_ignore_regex = [('py:.*', r'(?!mmdk\b).*')]
 
 html_theme = 'alabaster'
-html_extra_path = ['site']
+html_extra_path = ['start_page']
 html_copy_source = False
