@@ -1,7 +1,7 @@
 """Settings of the documentation, which `make docs` builds.
 
-The source folder is the whole repository: READMEs, CONTRIBUTING and CHANGELOG are pages as they are,
-and links between files are the same on the site and in the checkout.
+The source folder is the whole checkout: READMEs, CONTRIBUTING and CHANGELOG are pages as they
+are, and links between files are the same on the site and in the checkout.
 """
 
 from mmdk import __version__
@@ -25,8 +25,11 @@ exclude_patterns = ['.*', 'build', 'data', 'work_dirs']
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
 
-# A name in single quotes is code.
-default_role = 'literal'
+# What stands in single backticks is code, backslashes included; quotes in prose stay what they are.
+default_role = 'code'
+smartquotes = False
+# nn.Module has documentation for those who write a forward, not for those who call it.
+autodoc_inherit_docstrings = False
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LINKED = ['gone.md', 'gone-section', 'mmdk.gone']
 
-pytest.importorskip('myst_parser', reason='no Sphinx with MyST: pip install -r requirements/docs.txt')
+pytest.importorskip('myst_parser', reason='see requirements/docs.txt')
 
 
 @pytest.fixture(scope='module')
