@@ -25,9 +25,9 @@ exclude_patterns = ['.*', 'build', 'data', 'work_dirs']
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
 
-# What stands in single backticks is code, backslashes included; quotes in prose stay what they are.
-default_role = 'code'
-smartquotes = False
+# What stands in single backticks is code; quotes are left as they are.
+default_role = 'literal'
+smartquotes_action = 'De'
 # nn.Module has documentation for those who write a forward, not for those who call it.
 autodoc_inherit_docstrings = False
 autodoc_member_order = 'bysource'

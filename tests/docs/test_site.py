@@ -43,6 +43,7 @@ def build(source, target):
         ('docs/performance', 'depthwise forward+backward'),
         ('docs/reference/operators', 'id="mmdk.ops.deform_kernel2d"'),
         ('docs/reference/layers', 'id="mmdk.layers.DeformKernel2d"'),
+        ('docs/reference/models', r'backbone\.layer[34]'),
         ('CONTRIBUTING', 'cuda-check'),
         ('CHANGELOG', '0.1.0'),
     ],
