@@ -38,5 +38,7 @@ nitpicky = True
 nitpick_ignore_regex = [('py:.*', r'(?!mmdk\b).*')]
 
 html_theme = 'alabaster'
+# The recipes' tables are wide.
+html_theme_options = {'page_width': '1280px', 'body_max_width': '100%'}
 html_extra_path = ['start_page']
 html_copy_source = False
