@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LINKED = ['gone.md', 'gone-section', 'mmdk.gone']
+BROKEN = {
+    'gone.md': '[file](gone.md)',
+    'gone-section': '[section](index.md#gone-section)',
+    'mmdk.gone': '{py:func}`mmdk.gone`',
+    'gone_function': '{py:func}`gone_function`',
+}
 
 pytest.importorskip('myst_parser', reason='see requirements/docs.txt')
 
@@ -55,8 +60,7 @@ def test_page(site, page, text):
 @pytest.mark.slow
 def test_broken_links_fail_the_build(tmp_path):
     (tmp_path / 'docs').mkdir()
-    links = '[file](gone.md), [section](index.md#gone-section), {py:func}`mmdk.gone`'
-    (tmp_path / 'docs/index.md').write_text(f'# Page\n\n{links}\n')
+    (tmp_path / 'docs/index.md').write_text('\n\n'.join(['# Page', *BROKEN.values()]))
     result = build(tmp_path, tmp_path / 'site')
     assert result.returncode != 0
-    assert [name for name in LINKED if name not in result.stdout] == []
+    assert [name for name in BROKEN if name not in result.stdout] == []
