@@ -18,7 +18,10 @@ extensions = [
     'sphinx.ext.viewcode',
 ]
 root_doc = 'docs/index'
-include_patterns = ['*.md', 'docs/**.md', 'configs/*/README.md', 'benchmarks/README.md']
+include_patterns = [
+    *('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'),
+    *('docs/**.md', 'configs/*/README.md', 'benchmarks/README.md'),
+]
 # Not even looked into.
 exclude_patterns = ['.*', 'build', 'data', 'work_dirs']
 
