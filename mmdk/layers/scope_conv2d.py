@@ -23,7 +23,7 @@ class ScopeConv2d(ConvBase):
     so it would stay. There each kernel gets a small slope, which is zero where the tap rests.
 
     Args:
-        in_channels: See :class:`ConvBase` for this and all up to `groups`.
+        in_channels: See :class:`.ConvBase` for this and all up to `groups`.
         bias: Whether there is one.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         device: Of the parameters.
