@@ -8,7 +8,8 @@ CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu'
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-quick test-oldest test-imagenet imagenet-tables coco-tables sanitize \
-  cuda-check cuda-build gpu-check bench lint format clean clean-build python lint-tools imagenet-env
+  cuda-check cuda-build gpu-check bench docs docs-links lint format clean clean-build python lint-tools \
+  imagenet-env
 
 help:
 	@echo 'make env          set up .venv: PyTorch, MMDetection, mmdk (about 20 minutes once, then seconds)'
@@ -24,6 +25,8 @@ help:
 	@echo 'make gpu-check    env; then test and time mmdk on a GPU, and write gpu-report.md; needs a GPU and nvcc'
 	@echo 'make bench        env; then all benchmarks and their tables (about 25 minutes on an idle machine)'
 	@echo 'make coco-tables  env; then count what the COCO recipes cost and write it into configs/ (minutes)'
+	@echo 'make docs         env; then the documentation, in build/docs/; warnings and broken links are errors'
+	@echo 'make docs-links   env; then see whether the links that lead out of it work; needs the Internet'
 	@echo 'make lint         check formatting and lint, Python and C++; needs no env'
 	@echo 'make format       apply the formatting'
 	@echo 'make clean-build  remove build outputs and caches; .venv stays, env compiles mmdk again'
@@ -124,6 +127,16 @@ bench: env
 
 coco-tables: env
 	$(BIN)/python -W ignore -m tools.coco_tables $(COCO_TABLES_ARGS)
+
+# The source folder is the whole checkout, see docs/conf.py.
+SPHINX := $(BIN)/python -W ignore -m sphinx -W --keep-going -q -c docs
+
+docs: env
+	$(SPHINX) . build/docs
+	@echo 'Open build/docs/index.html'
+
+docs-links: env
+	$(SPHINX) -b linkcheck . build/docs-links
 
 lint-tools: python
 	@$(PYTHON) tools/setup_env.py lint

@@ -34,7 +34,7 @@ def replace_conv2d(
     dtype, `requires_grad` and training mode. Everything that the old layer did not have, such as
     `conv_offset`, is frozen where its weight is. Names in the state dict stay. Swap before making
     the optimizer, and after initialising the model: MMEngine's `init_weights()` draws new weights.
-    :func:`build_swapped` does both in the right order, from a config.
+    :func:`.build_swapped` does both in the right order, from a config.
 
     A convolution under several names is swapped once, at all of them. If any cannot be swapped,
     none is.
@@ -45,7 +45,7 @@ def replace_conv2d(
         type: Registered in `mmengine.registry.MODELS` as a conv layer, such as `'DK'`.
         where: Which convolutions. A word, 'spatial' (kernels larger than 1), 'depthwise' or 'all';
             or a regular expression that matches the whole dotted name of a convolution, such as
-            `r'backbone\.layer[34].*conv2'`; or a list of those, each of which has to match; or a
+            ``r'backbone\.layer[34].*conv2'``; or a list of those, each of which has to match; or a
             function of the name and the convolution.
         **cfg: Options of the type.
 
@@ -103,12 +103,12 @@ def build_swapped(inside: str, swaps: dict | Sequence[dict], **cfg) -> nn.Module
 
     Args:
         inside: The model's type.
-        swaps: `type`, `where` and options of :func:`replace_conv2d`; or several such, applied in
-            order.
+        swaps: `type`, `where` and options of :func:`mmdk.replace_conv2d`; or several such, applied
+            in order.
         **cfg: The model's settings.
 
     Raises:
-        ValueError, KeyError, TypeError: As :func:`replace_conv2d`.
+        ValueError, KeyError, TypeError: As :func:`mmdk.replace_conv2d`.
 
     Example:
         >>> from mmengine.registry import MODELS

@@ -9,9 +9,11 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from torch import nn
 
 from mmdk.layers.conv_base import ConvBase
 from tests.detection import stock
+from tools import coco_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 METAFILES = sorted(ROOT.glob('configs/*/metafile.yml'))
@@ -115,12 +117,99 @@ def test_settings_that_the_readmes_state(path):
         assert config.optim_wrapper.optimizer.weight_decay == 4e-5
     hooks = config.get('custom_hooks', [])
     watched = [hook for hook in hooks if hook['type'] == 'OffsetHook']
-    assert len(watched) == any(hasattr(part, 'kernel_offset') for part in model.modules())
+    has_offsets = [hasattr(part, 'conv_offset') for part in model.modules()]
+    assert len(watched) == any(has_offsets)
 
 
-@pytest.mark.parametrize('detector', ['rtmdet_tiny', 'yolox_tiny'])
-def test_hooks_of_the_stock_config_stay(detector):
-    for path in RECIPES:
-        if path.stem.startswith(detector):
-            hooks = {hook['type'] for hook in Config.fromfile(path).custom_hooks}
-            assert hooks > {'EMAHook', 'OffsetHook'}
+# What a part of a recipe's name says of it; the first that is found counts.
+PLACES = {
+    r'(gdk-all|dk-gdk)-c3-c5': r'backbone\.layer[234]\.\d+\.(conv\d|downsample\.0)',
+    r'mobilenetv2-dk-c3-c5': r'backbone\.layer[3-7]\..*depthwise_conv\.conv',
+    r'mobilenetv2-dk_': r'backbone\.layer[1-7]\..*depthwise_conv\.conv',
+    r'rtmdet_tiny-dk-c3-c5': r'backbone\.stage[234]\.\d\.blocks\.\d\.conv2\.depthwise_conv\.conv',
+    r'yolox_tiny-dk-c3-c5': r'backbone\.stage[234]\.\d\.blocks\.\d\.conv2\.conv',
+    r'-c3-c5': r'backbone\.layer[234]\.\d+\.conv2',
+    r'-c4-c5': r'backbone\.layer[34]\.\d+\.conv2',
+    r'-c5': r'backbone\.layer4\.\d+\.conv2',
+    r'dk-last': r'bbox_head\.(cls|reg)_convs\.3\.conv',
+    r'dk-rpn': r'rpn_head\.rpn_conv',
+    r'dk-mask-head': r'roi_head\.mask_head\.convs\.\d\.conv',
+    r'dk-head': r'bbox_head\.(multi_level_)?(cls|reg)_convs\..*',
+    r'': 'none',
+}
+TYPES = {
+    'dk-gdk': {'DK', 'GlobalDK'},
+    'gdk': {'GlobalDK'},
+    'dkdcn': {'DKDCN'},
+    'fastdcn': {'FastDCN'},
+    'condconv': {'CondConv'},
+    'dk': {'DK'},
+    '': set(),
+}
+OPTIONS = {
+    **{f'-scope{size}-': ('scope_size', (size, size)) for size in (3, 5, 6)},
+    '-group4-': ('offset_groups', 4),
+    '-clip-': ('offset_clip', 'scope'),
+    '-modulated-': ('modulated', True),
+    'fastdcnv2': ('modulated', True),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_names_say_what_is_deformed(path):
+    _, model = recipe(path)
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, ConvBase)}
+    place = next(place for part, place in PLACES.items() if re.search(part, path.stem))
+    convolutions = [n for n, m in model.named_modules() if isinstance(m, (nn.Conv2d, ConvBase))]
+    assert list(layers) == [name for name in convolutions if re.fullmatch(place, name)]
+    kinds = next(kinds for part, kinds in TYPES.items() if part in path.stem)
+    assert {layer.kind for layer in layers.values()} == kinds
+    for part, (option, value) in OPTIONS.items():
+        if part in path.stem:
+            assert all(getattr(layer, option) == value for layer in layers.values())
+
+
+def settings(value, place=''):
+    """All that a config says, by its place in it."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
+        return {place: value}
+    parts = (settings(part, f'{place}.{key}') for key, part in items if key != '_scope_')
+    return {key: found for part in parts for key, found in part.items()}
+
+
+# Where a recipe may add to what it changes, and where it may say otherwise.
+ADDED = (
+    r'\.custom_imports\..*',
+    r'\.custom_hooks\.\d\..*',
+    r'\.model\.(inside|swaps\..*|backbone\.stage_with_dcn\.\d)',
+    r'\.model(\.\w+)*\.(dcn|conv_cfg)\.\w+',
+    r'\.optim_wrapper\.paramwise_cfg\.custom_keys\.conv_offset\.lr_mult',
+)
+BACKBONE = (
+    r'\.model\.backbone\..*',
+    r'\.model\.neck\.in_channels\.\d',
+    r'\.optim_wrapper\.optimizer\.weight_decay',
+    r'\.find_unused_parameters',
+    r'\.checkpoint',
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_all_else_stays(path):
+    """Pipelines, schedule, hooks, other learning rates: as in the config that a recipe changes."""
+    name = path.relative_to(ROOT).as_posix()
+    old = settings(coco_tables.load(coco_tables.baseline(name)).to_dict())
+    new = settings(coco_tables.load(name).to_dict())
+    added, changed = ADDED, (r'\.model\.type',)
+    if path.parent.name == 'depthwise':
+        added, changed = ADDED + BACKBONE, BACKBONE
+    for key in old.keys() | new.keys():
+        allowed = added if key not in old else changed
+        if old.get(key) != new.get(key):
+            assert any(re.fullmatch(place, key) for place in allowed), key

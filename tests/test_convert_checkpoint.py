@@ -151,7 +151,7 @@ def test_options_of_the_config(folder, command):
 def test_a_head_that_is_left_out(folder, command, capsys):
     changes = ['--cfg-options', 'model.bbox_head.num_classes=7']
     message = refusal(command, 'dk.py', 'plain.pth', 'dk.pth', *changes)
-    assert 'size mismatch for bbox_head.retina_cls.weight' in message and 'leave_out' in message
+    assert 'size mismatch for bbox_head.retina_cls.weight' in message and '--leave-out' in message
     assert not Path('dk.pth').exists()
     command('dk.py', 'plain.pth', 'dk.pth', '--leave-out', r'bbox_head\.retina_cls\..*', *changes)
     assert '2 not in what was read, and not written: bbox_head' in capsys.readouterr().out
@@ -202,6 +202,7 @@ def test_refusals(folder, command):
         ('dk.py', 'absent.pth', 'out.pth'): 'There is no file absent.pth',
         ('dk.py', 'text.pth', 'out.pth'): 'text.pth is no checkpoint',
         ('dk.py', 'plain.pth', './plain.pth', '--overwrite'): 'never overwritten',
+        ('dk.py', 'plain.pth', './dk.py', '--overwrite'): './dk.py is what is read, dk.py',
         ('dk.py', 'plain.pth', 'text.pth'): 'text.pth exists',
         ('dk.py', 'plain.pth', 'absent/out.pth'): 'There is no folder',
         ('absent.py', 'plain.pth', 'out.pth'): 'The config absent.py cannot be read',
@@ -210,11 +211,12 @@ def test_refusals(folder, command):
         ('unknown.py', 'plain.pth', 'out.pth'): 'The model of unknown.py cannot be built: ',
         ('plain.py', 'plain.pth', 'out.pth'): 'RetinaNet has no deformable layers',
         ('dk.py', 'plain.pth', 'out.pth', '--part', 'backbones'): "'backbones'. Closest: backbone",
-        ('dk.py', 'plain.pth', 'out.pth', '--part', 'backbone'): "try prefix='backbone.'",
+        ('dk.py', 'plain.pth', 'out.pth', '--part', 'backbone'): "'backbone.' (--prefix)",
     }.items():
         assert message in refusal(command, *arguments), arguments
     assert not Path('out.pth').exists()
     assert Path('text.pth').read_text() == 'weights'
+    assert Path('dk.py').read_text() == PLAIN + WITH_DK
     assert not list(folder.glob('.*'))
 
 

@@ -8,6 +8,8 @@ The file to read holds the weights of
   renamed and reordered, and the output stays.
 
 Its `meta` is kept; what belongs to the run that wrote it, such as the optimizer's state, is not.
+Where that run averaged weights (EMAHook), the averages are converted: MMEngine saves them as the
+model's.
 Nothing is written unless every entry finds its place in the model and every place its entry; only
 the last layers of an image classifier may be left over.
 
@@ -36,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('config', help='config of the model with deformable layers')
     parser.add_argument('source', help='checkpoint to read')
-    parser.add_argument('target', help='checkpoint to write; never the one that is read')
+    parser.add_argument('target', help='checkpoint to write; never a file that is read')
     parser.add_argument(
         '--part',
         default='',
@@ -84,6 +86,7 @@ def convert(args: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(args.source)
     check_target(args.target, args.source, args.overwrite)
     model = build_part(args.config, args.cfg_options, args.part)
+    check_target(args.target, args.config, args.overwrite)
     conversion = convert_state_dict(checkpoint['state_dict'], model, args.prefix, args.leave_out)
     converted = {key: checkpoint[key] for key in ('meta',) if key in checkpoint}
     converted['state_dict'] = conversion.state_dict

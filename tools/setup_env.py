@@ -339,7 +339,7 @@ def use_headless_opencv(reason):
 
 def install_mmdk():
     inputs = inputs_digest()
-    pip('mmdk', 'install', '--no-build-isolation', '--editable', f'{ROOT}[demo,tests]')
+    pip('mmdk', 'install', '--no-build-isolation', '--editable', f'{ROOT}[demo,tests,docs]')
     STAMP.write_text(inputs)
 
 
@@ -372,7 +372,7 @@ def torch():
 
 
 def mmdk_requirements():
-    return read('runtime') + read('demo') + read('tests')
+    return read('runtime') + read('demo') + read('tests') + read('docs')
 
 
 def pins(*names):

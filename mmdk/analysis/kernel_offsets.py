@@ -37,18 +37,18 @@ class LayerOffsets:
 
     @property
     def distance(self) -> np.ndarray:
-        """(H_out, W_out): How far the taps move, scope cells, mean over taps and groups."""
+        """How far the taps move, (H_out, W_out), scope cells, mean over taps and groups."""
         return np.linalg.norm(self.offsets, axis=3).mean(axis=(0, 1, 2))
 
     @property
     def rigid_taps(self) -> np.ndarray:
-        """(kh, kw, 2): Where the taps look the scope up without offsets, (y, x) cells."""
+        """Where the taps look the scope up without offsets, (kh, kw, 2), (y, x) cells."""
         kernel_size = np.array(self.offsets.shape[1:3])
         taps = np.stack(np.meshgrid(*map(np.arange, kernel_size), indexing='ij'), axis=-1)
         return taps + (np.array(self.scope_size) - kernel_size) / 2
 
     def taps_at(self, y: int, x: int) -> np.ndarray:
-        """(G, kh, kw, 2): Where the taps look the scope up at output pixel (y, x)."""
+        """Where the taps look the scope up at output pixel (y, x), (G, kh, kw, 2)."""
         return self.rigid_taps + self.offsets[..., y, x]
 
 

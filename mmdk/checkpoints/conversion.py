@@ -1,4 +1,4 @@
-"""A plain model's weights, or the released code's, as those of a model with deformable layers."""
+"""State dicts of other models as those of a model with deformable layers."""
 
 import dataclasses
 import difflib
@@ -82,8 +82,8 @@ def convert_state_dict(
             missing for the model; what is missing is not in the result.
 
     Returns:
-        The result, whose state dict loads into the model with `strict=True` unless entries are
-        missing, and how it came about.
+        The result, whose state dict has the model's dtypes and loads into it with `strict=True`
+        unless entries are missing, and how it came about.
 
     Raises:
         ValueError: Something is not understood, or there is nothing to convert.
@@ -98,7 +98,9 @@ def convert_state_dict(
         >>> conversion.released, list(conversion.state_dict)
         (['0'], ['0.weight', '0.conv_offset.weight', '0.conv_offset.bias'])
     """
-    layers = [name for name, part in model.named_modules() if isinstance(part, ConvBase)]
+    # A layer that is shared has entries under each of its names.
+    parts = model.named_modules(remove_duplicate=False)
+    layers = [name for name, part in parts if isinstance(part, ConvBase)]
     if not layers:
         raise ValueError(
             f'{model.__class__.__name__} has no deformable layers, for which nothing needs to be '
@@ -108,6 +110,7 @@ def convert_state_dict(
     is_left_out = _matcher(leave_out, {**given, **model.state_dict()})
     read = _selected(given, lambda name: not is_left_out(name))
     released = convert_released(read, model)
+    _check_numbers(read, model)
     try:
         result = model.load_state_dict(read, strict=False)
     except RuntimeError as error:
@@ -199,6 +202,17 @@ def _matcher(patterns: Sequence[str], names: Iterable[str]) -> Callable[[str], b
     return lambda name: any(pattern.fullmatch(name) for pattern in compiled)
 
 
+def _check_numbers(state: dict[str, Tensor], model: nn.Module) -> None:
+    """Raises an error where PyTorch would take integers, as of a quantised model, for weights."""
+    for name, own in model.state_dict().items():
+        given = state.get(name, own)
+        if own.is_floating_point() and not given.is_floating_point():
+            raise ValueError(
+                f'{name} is {given.dtype} in what was read, and {own.dtype} here; name a '
+                'checkpoint of weights as they are trained, not quantised.'
+            )
+
+
 def _is_in(module: str, entry: str) -> bool:
     return not module or entry.startswith(f'{module}.')
 
@@ -229,17 +243,18 @@ def _causes(unexpected: list[str], missing: list[str], given: Iterable[str]) -> 
     longer = [name for name in given for end in missing[:1] if name.endswith(f'.{end}')]
     if longer:
         prefix = longer[0].removesuffix(missing[0])
-        return [f'What is missing may be there under longer names: try prefix={prefix!r}.']
+        return [f'What is missing may have longer names there: try prefix={prefix!r} (--prefix).']
     longer = [name for name in missing for end in unexpected[:1] if name.endswith(f'.{end}')]
     if longer:
         part = longer[0].removesuffix(f'.{unexpected[0]}')
-        return [f'They may be those of a part of the model alone: convert them for {part!r}.']
+        return [f'They may be those of a part of the model: convert them for {part!r} (--part).']
     return []
 
 
 def _how_to_leave_out() -> str:
     return (
-        'What is not to be converted can be left out by leave_out, which takes patterns of names.'
+        'What is not to be converted can be left out by leave_out (--leave-out), which takes '
+        'patterns of names.'
     )
 
 

@@ -74,18 +74,19 @@ def check_target(target: str | os.PathLike, source: str | os.PathLike, overwrite
         overwrite: Whether `target` may exist.
 
     Raises:
-        ValueError: `target` is `source`, under whatever name, or cannot be a file.
+        ValueError: `target` is `source`, under whatever name, or no file, such as a folder or a
+            device.
         FileExistsError: It exists, and `overwrite` is false.
         FileNotFoundError: The folder that it would be in does not exist.
     """
     path = Path(os.path.realpath(target))
     if path.exists() and path.samefile(source):
         raise ValueError(
-            f'{target} is the checkpoint that is read, {source}, which is never overwritten; name '
-            'another file.'
+            f'{target} is what is read, {source}, and is never overwritten; name another file.'
         )
-    if path.is_dir():
-        raise ValueError(f'{target} is a folder; name the file to write.')
+    if path.exists() and not path.is_file():
+        kind = 'a folder' if path.is_dir() else 'no ordinary file'
+        raise ValueError(f'{target} is {kind}; name the file to write.')
     if path.exists() and not overwrite:
         raise FileExistsError(
             f'{target} exists; name another file, or allow it by overwrite (--overwrite).'

@@ -54,7 +54,7 @@ def convert_released(state: dict[str, Tensor], model: nn.Module) -> list[str]:
         ValueError: A layer is of another type, or cannot express the saved module.
     """
     converted = []
-    for name, layer in model.named_modules():
+    for name, layer in model.named_modules(remove_duplicate=False):
         if isinstance(layer, ConvBase) and _convert(state, f'{name}.' if name else '', layer):
             converted.append(name)
     return converted

@@ -34,7 +34,7 @@ class DeformConv2d(ConvBase):
 
     Checkpoints from before MMCV 1.0 have the offsets of `conv2` beside it, as `conv2_offset`, where
     today's loaders let no layer see them; `mmengine.runner.load_checkpoint` renames them by
-    `revise_keys=[(r'(conv\d)_offset\.', r'\1.conv_offset.')]`.
+    ``revise_keys=[(r'(conv\d)_offset\.', r'\1.conv_offset.')]``.
 
     In MMDetection configs this is type `'FastDCN'`; see :func:`mmdk.layers.registry.build_layer`
     for the options that exist there only.

@@ -13,12 +13,12 @@ class KernelOffsetConv2d(ScopeConv2d):
     r"""A scope and the kernel offsets into it. A subclass adds `conv_offset` and what reads it.
 
     Args:
-        *args: See :class:`ScopeConv2d`.
+        *args: See :class:`.ScopeConv2d`.
         offset_groups: G, groups of input channels with kernel offsets of their own; divides C_in.
             Group g owns channels [g*C_in/G, (g+1)*C_in/G).
         offset_clip: Largest \|kernel offset\| in scope cells; 'scope' keeps every coordinate
             between the first and the last cell; None does not clip.
-        **kwargs: See :class:`ScopeConv2d`.
+        **kwargs: See :class:`.ScopeConv2d`.
 
     Raises:
         ValueError: An argument is out of range, or two do not fit together.

@@ -23,7 +23,7 @@ class ScopeConv2d(ConvBase):
     so it would stay. There each kernel gets a small slope, which is zero where the tap rests.
 
     Args:
-        in_channels: See :class:`ConvBase` for this and all up to `groups`.
+        in_channels: See :class:`.ConvBase` for this and all up to `groups`.
         bias: Whether there is one.
         padding_mode: 'zeros', 'reflect', 'replicate' or 'circular'.
         device: Of the parameters.
@@ -65,18 +65,17 @@ class ScopeConv2d(ConvBase):
 
     def _lift(self, kernel: Tensor) -> Tensor:
         scope = lift_kernel(kernel, self.scope_size)
-        for axis in (0, 1):
-            if self.kernel_size[axis] == 1:
-                scope = scope + self._slope(kernel, axis)
-        return scope
+        single = [axis for axis in (0, 1) if self.kernel_size[axis] == 1]
+        if not single:
+            return scope
+        slopes = fixed_noise((2, *kernel.shape[:2]), kernel)[..., None, None]
+        return scope + sum(slopes[axis] * self._from_middle(axis, kernel) for axis in single)
 
-    def _slope(self, kernel: Tensor, axis: int) -> Tensor:
-        """A linear function of the cells along an axis, of a slope for each kernel."""
+    def _from_middle(self, axis: int, like: Tensor) -> Tensor:
+        """How far each cell is from the scope's middle along an axis, (S_h, 1) or (1, S_w)."""
         size = self.scope_size[axis]
-        cells = torch.arange(size, device=kernel.device, dtype=kernel.dtype) - (size - 1) / 2
-        cells = cells[:, None] if axis == 0 else cells[None, :]
-        slopes = fixed_noise((2, *kernel.shape[:2]), kernel)[axis]
-        return slopes[:, :, None, None] * cells
+        cells = torch.arange(size, device=like.device, dtype=like.dtype) - (size - 1) / 2
+        return cells[:, None] if axis == 0 else cells[None, :]
 
     def _check_scope(self) -> None:
         if any(s < k for s, k in zip(self.scope_size, self.kernel_size, strict=True)):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmdk import modules
 from mmdk.checkpoints import convert_state_dict
 from mmdk.layers import DeformConv2d, DeformKernel2d
 from tests.layers.family import VARIANTS, is_at_rest, learnt
@@ -85,6 +86,25 @@ def test_names_of_data_parallel_training():
     assert convert_state_dict(state, swapped()).lifted == ['backbone.1', 'head_conv']
 
 
+@pytest.mark.parametrize(
+    'source',
+    [nn.Conv2d(4, 4, 3, bias=False), modules.DeformKernel2d((4, 4), 4, 4, 3)],
+    ids=['plain', 'released'],
+)
+def test_a_layer_with_several_names(source):
+    """As in heads that share their towers between levels."""
+
+    def shared(layer):
+        return nn.ModuleDict(dict(first=layer, second=layer, norm=nn.BatchNorm2d(4)))
+
+    model = shared(DeformKernel2d(4, 4, 3, bias=False))
+    conversion = convert_state_dict(shared(source).state_dict(), model)
+    assert conversion.lifted + conversion.released == ['first', 'second']
+    assert all(name.startswith('norm.') for name in conversion.taken_over)
+    x = torch.randn(1, 4, 6, 7)
+    torch.testing.assert_close(model['second'](x), source(x), rtol=1e-5, atol=1e-5)
+
+
 def test_prefix():
     source = plain()
     conversion = convert_state_dict(source.state_dict(), swapped().backbone, prefix='backbone.')
@@ -129,12 +149,12 @@ def test_long_lists_are_cut():
 
 
 def test_a_detectors_weights_for_its_backbone():
-    with pytest.raises(ValueError, match=r"longer names: try prefix='backbone\.'"):
+    with pytest.raises(ValueError, match=r"longer names there: try prefix='backbone\.'"):
         convert_state_dict(plain().state_dict(), swapped().backbone)
 
 
 def test_a_backbones_weights_for_the_detector():
-    with pytest.raises(ValueError, match="part of the model alone: convert them for 'backbone'"):
+    with pytest.raises(ValueError, match="part of the model: convert them for 'backbone' .--part"):
         convert_state_dict(plain().backbone.state_dict(), swapped())
 
 
@@ -187,6 +207,20 @@ def test_another_scope_size():
         r'is \(4, 4\). Build the layer with scope_size=\(5, 5\)',
     ):
         convert_state_dict(state, swapped())
+
+
+@pytest.mark.parametrize('dtype', [torch.int8, torch.complex64])
+def test_weights_that_are_no_real_numbers(dtype):
+    state = plain().state_dict()
+    state['backbone.1.weight'] = state['backbone.1.weight'].to(dtype)
+    with pytest.raises(ValueError, match=rf'backbone\.1\.weight is {dtype} .*torch\.float32 here'):
+        convert_state_dict(state, swapped())
+
+
+def test_weights_of_another_precision():
+    state = plain().half().state_dict()
+    converted = convert_state_dict(state, swapped()).state_dict
+    assert converted['backbone.1.weight'].dtype == torch.float32
 
 
 def test_nothing_to_convert():

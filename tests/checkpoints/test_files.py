@@ -139,7 +139,7 @@ def hard_link(tmp_path, source):
 def test_the_source_is_never_overwritten(name, overwrite, source, tmp_path):
     before = source.read_bytes()
     target = name(tmp_path, source)
-    with pytest.raises(ValueError, match='is the checkpoint that is read, .* never overwritten'):
+    with pytest.raises(ValueError, match='is what is read, .* never overwritten'):
         write(target, source, overwrite)
     assert source.read_bytes() == target.read_bytes() == before
 
@@ -147,7 +147,7 @@ def test_the_source_is_never_overwritten(name, overwrite, source, tmp_path):
 def test_a_source_that_is_a_link(source, tmp_path):
     """Not even where the link is read and the file behind it would be written."""
     link = symlink(tmp_path, source)
-    with pytest.raises(ValueError, match='is the checkpoint that is read'):
+    with pytest.raises(ValueError, match='is what is read'):
         write(source, link, overwrite=True)
     assert link.is_symlink()
 
@@ -175,6 +175,10 @@ def test_a_target_that_cannot_be(source, tmp_path):
         check_target(tmp_path / 'absent' / 'target.pth', source, False)
     with pytest.raises(ValueError, match='is a folder'):
         check_target(tmp_path, source, True)
+    # As /dev/null, which renaming a file to it would end.
+    os.mkfifo(tmp_path / 'device')
+    with pytest.raises(ValueError, match='device is no ordinary file'):
+        check_target(tmp_path / 'device', source, True)
 
 
 def test_an_interrupted_write_leaves_what_was_there(source, tmp_path, monkeypatch):

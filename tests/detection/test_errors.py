@@ -123,7 +123,7 @@ def test_message(case):
 
 @pytest.mark.parametrize('change', [dcn(type='DKK'), conv_cfg('bbox_head', type='DKK')])
 def test_unknown_type_is_mmcvs_message(change):
-    """Which README explains, since it does not say what is missing."""
+    """Which docs/configs.md explains, since it does not say what is missing."""
     config = stock.load(RESNET50)
     config.model.merge(change)
     with pytest.raises(KeyError, match='Cannot find None in registry'):
@@ -131,7 +131,7 @@ def test_unknown_type_is_mmcvs_message(change):
 
 
 def test_basic_block_is_mmdetections_message():
-    """README explains this one too."""
+    """docs/configs.md explains this one too."""
     config = stock.load(RESNET18)
     config.model.merge(dcn())
     with pytest.raises(AssertionError, match='Not implemented yet'):

@@ -5,17 +5,20 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
 
 
-def test_concept(tmp_path):
-    drawn = tmp_path / 'concept.png'
-    subprocess.run([sys.executable, DOCS / 'figures/draw_concept.py', '--out', drawn], check=True)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['concept', 'lifting'])
+def test_figure(name, tmp_path):
+    drawn = tmp_path / f'{name}.png'
+    subprocess.run([sys.executable, DOCS / f'figures/draw_{name}.py', '--out', drawn], check=True)
     committed, again = (
         np.asarray(Image.open(path).convert('L'), float) / 255
-        for path in (DOCS / 'images/concept.png', drawn)
+        for path in (DOCS / f'images/{name}.png', drawn)
     )
     assert committed.shape == again.shape
     # Another matplotlib may set letters a little differently; cells and taps fill a third.

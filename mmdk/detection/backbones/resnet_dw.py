@@ -9,9 +9,10 @@ __all__ = ['ResNetDW']
 
 
 class BottleneckDW(Bottleneck):
-    """1 x 1, depthwise 3 x 3, 1 x 1: as narrow again, twice as wide inside as a Bottleneck.
+    """1 x 1, depthwise 3 x 3, 1 x 1.
 
-    `planes` is the width inside, so the output has 2 * planes channels.
+    `planes` is the width inside; the output has twice as many channels, not four times as a
+    Bottleneck's.
     """
 
     expansion = 2

@@ -1,4 +1,4 @@
-"""What README.md tells a reader to do, done."""
+"""What README.md and docs/ tell a reader to do, done."""
 
 import inspect
 import json
@@ -20,16 +20,48 @@ from mmdk.layers import DeformKernel2d
 from mmdk.layers.registry import LAYERS, build_layer
 from tests.detection import stock
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / 'README.md').read_text()
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+}
+README = DOCUMENTS['README.md']
+BLOCK = re.compile(r'^```(\S*).*?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
-def blocks(language):
-    return re.findall(rf'^```{language}\n(.*?)^```$', README, re.MULTILINE | re.DOTALL)
+def blocks(language, documents=DOCUMENTS):
+    """By the name of the document and the block's number in it."""
+    return {
+        f'{name}-{number}': text
+        for name in documents
+        for number, (found, text) in enumerate(BLOCK.findall(DOCUMENTS[name]))
+        if found == language
+    }
 
 
-CONFIGS = [block for block in blocks('python') if '_base_' in block]
-PROGRAMS = [block for block in blocks('python') if '_base_' not in block]
+def commands(script):
+    return [line for line in script.splitlines() if line]
+
+
+def the_shell_block_with(text):
+    (script,) = (block for block in blocks('shell').values() if text in block)
+    return script
+
+
+PYTHON = blocks('python')
+CONFIGS = {name: text for name, text in PYTHON.items() if '_base_' in text}
+PROGRAMS = {name: text for name, text in PYTHON.items() if name not in CONFIGS}
+MY_CONFIG = next(iter(CONFIGS.values()))  # README's first, which its commands train
+TRAINING = the_shell_block_with('train.py my_config.py')
+CONVERSION = the_shell_block_with('convert_checkpoint.py')
+MAKE_TARGETS = sorted(
+    {
+        target
+        for text in DOCUMENTS.values()
+        for target in re.findall(r'(?:^|`)make ([\w-]+)', text, re.MULTILINE)
+    }
+)
+RECIPE = 'configs/dk/faster-rcnn_r50-dk-c3-c5_fpn_1x_coco.py'
 # Replaces what a test cannot have: the download, COCO's size, 12 epochs' time.
 SMALL = """
 model['backbone'].update(init_cfg=None, base_channels=4)
@@ -45,13 +77,22 @@ default_hooks = dict(checkpoint=dict(interval=12))
 """
 
 
-@pytest.mark.parametrize('program', PROGRAMS)
+def test_blocks_are_in_languages_that_are_tested():
+    """The others are MyST's directives, which the site's test reads."""
+    languages = {found for text in DOCUMENTS.values() for found, _ in BLOCK.findall(text)}
+    written = {language for language in languages if not language.startswith('{')}
+    assert written == {'diff', 'python', 'shell'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('program', PROGRAMS.values(), ids=PROGRAMS)
 def test_programs_run(program):
-    subprocess.run([sys.executable, '-c', program], check=True)
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', program], check=True)
 
 
-@pytest.mark.parametrize('text', CONFIGS)
+@pytest.mark.parametrize('text', CONFIGS.values(), ids=CONFIGS)
 def test_configs_build_deformable_models(text, tmp_path):
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
     path = tmp_path / 'config.py'
     path.write_text(text)
     config = Config.fromfile(path)
@@ -62,14 +103,25 @@ def test_configs_build_deformable_models(text, tmp_path):
 
 def test_the_diff_is_the_config():
     """The two lines added to the stock config are in the file that the reader is told to write."""
-    (diff,) = blocks('diff')
+    (diff,) = blocks('diff').values()
     for line in diff.splitlines():
-        assert line[1:] in CONFIGS[0].splitlines()
+        assert line[1:] in MY_CONFIG.splitlines()
 
 
-@pytest.mark.parametrize('target', re.findall(r'^make ([\w-]+)$', README, re.MULTILINE))
+@pytest.mark.parametrize('target', MAKE_TARGETS)
 def test_make_targets_exist(target):
     subprocess.run(['make', '--dry-run', target], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_no_shell_command_is_left_out():
+    """Two are run elsewhere: test_packaging.py installs, test_recipes.py trains the recipe."""
+    run = {*commands(TRAINING), *commands(CONVERSION), *(f'make {name}' for name in MAKE_TARGETS)}
+    written = {line for script in blocks('shell').values() for line in commands(script)}
+    assert written - run == {
+        'pip install .',
+        f'.venv/bin/python $TOOLS/train.py {RECIPE}',
+    }
+    assert (ROOT / RECIPE).is_file()
 
 
 def options_of(function):
@@ -79,7 +131,8 @@ def options_of(function):
 
 
 def test_options_table_is_complete():
-    text = README[README.index('Options, beside those') : README.index('## Use it as a layer')]
+    text = DOCUMENTS['docs/configs.md']
+    text = text[text.index('## Options') : text.index('## `SwapConv2d`')]
     layers = [options_of(layer) for layer, _ in LAYERS.values()]
     documented = re.findall(r'^\| `(\w+)` \|', text, re.MULTILINE)
     assert sorted(documented) == sorted(options_of(build_layer).union(*layers))
@@ -97,23 +150,24 @@ def test_types_table_is_complete():
         assert named == options_of(LAYERS[kind][0])
 
 
-@pytest.mark.parametrize('path', re.findall(r'\]\((?!http)([^)]+)\)', README))
-def test_links_lead_somewhere(path):
-    assert (ROOT / path).exists()
+@pytest.mark.parametrize('document', DOCUMENTS)
+def test_links_lead_somewhere(document):
+    """To a file; whether it has the section, the site's test sees."""
+    paths = re.findall(r'\]\((?!http)([^)#]+)', DOCUMENTS[document])
+    assert [path for path in paths if not (ROOT / document).parent.joinpath(path).exists()] == []
 
 
 @pytest.mark.slow
 def test_training_and_testing_commands(tmp_path):
     """The shell commands, word by word, on a COCO of two images."""
     make_coco(tmp_path / 'data/coco')
-    (tmp_path / 'my_config.py').write_text(CONFIGS[0] + SMALL)
-    (script,) = (block for block in blocks('shell') if 'train.py my_config.py' in block)
+    (tmp_path / 'my_config.py').write_text(MY_CONFIG + SMALL)
     (tmp_path / '.venv/bin').mkdir(parents=True)
     python = tmp_path / '.venv/bin/python'
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     result = subprocess.run(
-        ['sh', '-ec', script],
+        ['sh', '-ec', TRAINING],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -128,14 +182,13 @@ def test_training_and_testing_commands(tmp_path):
 def test_conversion_commands(tmp_path, monkeypatch):
     """In this process; the plain weights are those of the same config without DK."""
     monkeypatch.chdir(tmp_path)
-    Path('my_config.py').write_text(CONFIGS[0] + SMALL)
+    Path('my_config.py').write_text(MY_CONFIG + SMALL)
     config = Config.fromfile('my_config.py')
     config.model.backbone.dcn = None
     plain = stock.build(config)
     torch.save(plain.state_dict(), 'faster-rcnn.pth')
     torch.save(plain.backbone.state_dict(), 'resnet50.pth')
-    (script,) = (block for block in blocks('shell') if 'convert_checkpoint.py' in block)
-    for line in script.splitlines():
+    for line in commands(CONVERSION):
         python, tool, *arguments = line.split()
         assert python == '.venv/bin/python'
         monkeypatch.setattr(sys, 'argv', [tool, *arguments])
