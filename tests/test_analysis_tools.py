@@ -15,7 +15,7 @@ import pytest
 from tests.analysis import tiny_detector
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / 'README.md'
+DOCUMENT = ROOT / 'docs/pictures.md'
 TOOLS = ROOT / 'tools/analysis_tools'
 COMMANDS = sorted(path.stem for path in TOOLS.glob('*.py'))
 
@@ -59,7 +59,7 @@ def fails(run):
 
 
 @pytest.mark.slow
-def test_commands_in_readme(files, tmp_path, monkeypatch, capsys):
+def test_commands_in_the_documentation(files, tmp_path, monkeypatch, capsys):
     """As a reader's shell would take them, in this process."""
     monkeypatch.chdir(tmp_path)
     for name, (config, checkpoint) in dict(
@@ -69,7 +69,7 @@ def test_commands_in_readme(files, tmp_path, monkeypatch, capsys):
         shutil.copy(checkpoint, f'{name}.pth')
     mmcv.imwrite(np.random.default_rng(0).integers(0, 255, (256, 352, 3), np.uint8), 'street.jpg')
     write_offsets(tmp_path / 'work_dirs/my_config')
-    blocks = re.findall(r'^```shell\n(.*?)^```$', README.read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r'^```shell\n(.*?)^```$', DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     (block,) = (block for block in blocks if 'PICTURES=' in block)
     (folder, *lines) = block.replace('\\\n', ' ').splitlines()
     commands = []

@@ -1,7 +1,7 @@
 """Pictures of what was learnt. Needs matplotlib: `pip install mmdk[demo]`.
 
-What needs MMDetection too is in :mod:`mmdk.analysis.detectors`, and what the commands in
-`tools/analysis_tools` share in :mod:`mmdk.analysis.command_line`.
+What needs MMDetection too is in `mmdk.analysis.detectors`, and what the commands in
+`tools/analysis_tools` share in `mmdk.analysis.command_line`.
 """
 
 from mmdk.analysis.detections import plot_detections
