@@ -28,8 +28,8 @@ def kernel_pictures(
         at: Points (y, x), pixels of the image file. None: the middle.
 
     Returns:
-        By name: 'kernel_offsets' and 'sampled_kernels', where layers with kernel offsets see the
-        whole image, and 'offset_histograms'.
+        Pictures by name, 'offset_histograms' and, where layers with kernel offsets see the whole
+        image, 'kernel_offsets' and 'sampled_kernels'.
 
     Raises:
         ValueError: The model has no layer with offsets, or the image no such point.

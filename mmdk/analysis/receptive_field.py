@@ -80,7 +80,7 @@ class ReceptiveField:
 
     @property
     def eccentricity(self) -> float:
-        """That of the ellipse with these axes: 0 for a circle, towards 1 for a line."""
+        """Of the ellipse with these axes, from 0 for a circle towards 1 for a line."""
         most, least = self.axes
         return math.sqrt(max(0.0, 1 - (least / most) ** 2)) if most else 0.0
 

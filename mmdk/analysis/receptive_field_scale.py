@@ -60,8 +60,8 @@ def plot_receptive_field_scale(fields: dict[str, Sequence[ObjectField]]) -> Figu
         fields: By what a detector is called in the picture; at least three objects each.
 
     Returns:
-        Dots: one an object. Line: medians of bins that hold equally many objects. Above: Spearman's
-        rank correlation.
+        A dot for each object, a line through medians of bins that hold equally many of them, and
+        above it Spearman's rank correlation.
     """
     figure = Figure(
         figsize=(max(len(fields) * PANEL + 0.4, 5.2), 2 * PANEL + 0.6), layout='constrained'
