@@ -2,8 +2,8 @@
 
 Importing it registers with MMEngine the conv layer types `'DK'`, `'GlobalDK'`, `'DKDCN'`,
 `'FastDCN'` and `'CondConv'`, for use in `conv_cfg=` and `dcn=`, the model type `'SwapConv2d'` and
-the hook `'OffsetHook'`; with MMDetection, where that is there, the backbone `'ResNetDW'`; and
-the compiled operators `torch.ops.mmdk`.
+the hooks `'OffsetHook'` and `'KernelPictureHook'`; with MMDetection, where that is there, the
+backbone `'ResNetDW'`; and the compiled operators `torch.ops.mmdk`.
 """
 
 from mmdk import _requirements

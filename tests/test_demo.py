@@ -17,7 +17,7 @@ from mmdk.layers import DeformKernel2d
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / 'tools/demo.py'
-CONFIGS = sorted((ROOT / 'configs/dk').glob('*.py'))
+CONFIGS = sorted((ROOT / 'configs/dk').glob('*_digits.py'))
 
 
 def load_demo():

@@ -20,6 +20,7 @@ from torch import nn
 
 from mmdk.analysis import (
     LayerOffsets,
+    over_the_image,
     plot_detections,
     plot_kernel_offsets,
     plot_training_curve,
@@ -184,10 +185,7 @@ def kernel_offsets(model: nn.Module, image: dict) -> list[LayerOffsets]:
     """One record for each DK layer: its first call, which has the finest resolution."""
     with torch.no_grad(), record_kernel_offsets(model) as records:
         model.test_step(pseudo_collate([image]))
-    finest = {}
-    for record in records:
-        finest.setdefault(record.name, record)
-    return list(finest.values())
+    return over_the_image(records)
 
 
 if __name__ == '__main__':

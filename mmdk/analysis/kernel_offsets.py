@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
-from mmdk.layers.kernel_offset_conv2d import KernelOffsetConv2d
+from mmdk.analysis.recording import each_call, taps_of
+from mmdk.analysis.units import nearest_unit
 
 LAYERS_PER_ROW = 2
 PANEL = 2.0  # inches
@@ -27,11 +27,13 @@ class LayerOffsets:
         name: The layer's name in the model.
         offsets: (G, kh, kw, 2, H_out, W_out), (y, x) in scope cells; (..., 1, 1) for 'GlobalDK'.
         scope_size: Height and width of the scope, cells.
+        batch_size: Images of the call; in an RoI head, regions.
     """
 
     name: str
     offsets: np.ndarray
     scope_size: tuple[int, int]
+    batch_size: int = 1
 
     @property
     def distance(self) -> np.ndarray:
@@ -63,27 +65,25 @@ def record_kernel_offsets(model: nn.Module) -> Iterator[list[LayerOffsets]]:
     """
     records = []
 
-    def recorder(name):
-        def record(layer, inputs):
-            with torch.no_grad():
-                offset = layer.kernel_offset(inputs[0])[0]
-            offset = offset.reshape(-1, *layer.kernel_size, 2, *offset.shape[-2:])
-            records.append(
-                LayerOffsets(name, offset.float().cpu().numpy(), tuple(layer.scope_size))
-            )
+    def record(name, layer, x):
+        offsets = taps_of(layer, layer.kernel_offset(x)[:1])[0]
+        records.append(LayerOffsets(name, offsets, tuple(layer.scope_size), len(x)))
 
-        return record
-
-    handles = [
-        layer.register_forward_pre_hook(recorder(name))
-        for name, layer in model.named_modules()
-        if isinstance(layer, KernelOffsetConv2d)
-    ]
-    try:
+    with each_call(model, 'kernel_offset', record):
         yield records
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+def over_the_image(records: list[LayerOffsets]) -> list[LayerOffsets]:
+    """Of each layer that saw one image the first call, in dense heads that of most resolution.
+
+    Layers of an RoI head, which see regions as a batch, are left out: nothing there lies over a
+    point of the image.
+    """
+    first = {}
+    for record in records:
+        if record.batch_size == 1:
+            first.setdefault(record.name, record)
+    return list(first.values())
 
 
 def plot_kernel_offsets(
@@ -112,7 +112,8 @@ def plot_kernel_offsets(
     for (map_axis, *scope_axes), layer in zip(axes, layers, strict=False):
         _draw_distance(map_axis, image, layer, points)
         for index, (axis, point) in enumerate(zip(scope_axes, points, strict=True)):
-            _draw_scope(axis, layer, _output_pixel(layer, point, image), _colour(index))
+            unit = nearest_unit(point, image.shape[:2], layer.offsets.shape[-2:])
+            _draw_scope(axis, layer, unit, _colour(index))
     figure.suptitle(
         'Maps: how far the taps move, mean over taps, from 0 (dark) to the maximum named above.\n'
         'Squares: the cells of the scope at the marked points; rigid taps hollow, learned filled.',
@@ -125,12 +126,6 @@ def _colour(index: int) -> tuple[float, ...]:
     return matplotlib.colormaps['Set1'](index)
 
 
-def _output_pixel(layer: LayerOffsets, point: tuple[float, float], image: np.ndarray) -> np.ndarray:
-    """The output pixel of a layer that lies over a point of the image."""
-    size = np.array(layer.offsets.shape[-2:])
-    return np.minimum((np.array(point) * size / image.shape[:2]).astype(int), size - 1)
-
-
 def _draw_distance(
     axis: Axes,
     image: np.ndarray,
@@ -141,7 +136,7 @@ def _draw_distance(
     extent = (0, width, height, 0)
     axis.imshow(image, extent=extent, cmap='gray')
     axis.imshow(
-        layer.distance,
+        _by_pixel(layer.distance, (height, width)),
         extent=extent,
         alpha=0.55,
         cmap='inferno',
@@ -157,8 +152,16 @@ def _draw_distance(
     )
 
 
+def _by_pixel(values: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """A map of units as one of pixels: each has the value of the unit nearest to it."""
+    height, width = image_size
+    rows = [nearest_unit((y + 0.5, 0), image_size, values.shape)[0] for y in range(height)]
+    columns = [nearest_unit((0, x + 0.5), image_size, values.shape)[1] for x in range(width)]
+    return values[np.ix_(rows, columns)]
+
+
 def _draw_scope(
-    axis: Axes, layer: LayerOffsets, pixel: np.ndarray, colour: tuple[float, ...]
+    axis: Axes, layer: LayerOffsets, unit: tuple[int, int], colour: tuple[float, ...]
 ) -> None:
     height, width = layer.scope_size
     for y in range(height):
@@ -169,7 +172,7 @@ def _draw_scope(
                 )
             )
     rigid = layer.rigid_taps.reshape(-1, 2)
-    learned = layer.taps_at(*pixel)[0].reshape(-1, 2)
+    learned = layer.taps_at(*unit)[0].reshape(-1, 2)
     for (y0, x0), (y1, x1) in zip(rigid, learned, strict=True):
         axis.plot([x0, x1], [y0, y1], color=colour, linewidth=1)
     axis.scatter(rigid[:, 1], rigid[:, 0], s=22, facecolors='none', edgecolors='0.3')

@@ -1,14 +1,15 @@
 """Training loss and validation AP over the epochs, from mmengine's own records."""
 
-import json
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mmdk.analysis.scalars import read_records
+
 
 def read_scalars(work_dir: str | Path) -> tuple[dict[int, float], dict[int, float]]:
-    """Reads what mmengine's LocalVisBackend recorded in a work directory.
+    """Reads loss and AP from what mmengine's LocalVisBackend recorded in a work directory.
 
     A training that was interrupted and resumed left several records; where they overlap, the
     later one counts.
@@ -21,21 +22,14 @@ def read_scalars(work_dir: str | Path) -> tuple[dict[int, float], dict[int, floa
 
     Raises:
         FileNotFoundError: There are no records.
+        ValueError: A record is broken.
     """
-    # The folders between are named by the time of the start, so their order is the runs'.
-    records = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not records:
-        raise FileNotFoundError(
-            f'{work_dir} has no */vis_data/scalars.json: expected the work_dir of a training.'
-        )
     losses, precisions = {}, {}
-    for record in records:
-        for line in record.read_text().splitlines():
-            scalars = json.loads(line)
-            if 'loss' in scalars:
-                losses[scalars['epoch']] = scalars['loss']
-            elif 'coco/bbox_mAP' in scalars:
-                precisions[scalars['step']] = scalars['coco/bbox_mAP']
+    for scalars in read_records(work_dir):
+        if 'loss' in scalars:
+            losses[scalars['epoch']] = scalars['loss']
+        elif 'coco/bbox_mAP' in scalars:
+            precisions[scalars['step']] = scalars['coco/bbox_mAP']
     return losses, precisions
 
 

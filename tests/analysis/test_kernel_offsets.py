@@ -72,7 +72,7 @@ def test_picture(records, render):
     image = np.full((20, 28, 3), 128, np.uint8)
     figure = plot_kernel_offsets(image, records, [(2, 3), (19, 27)])
     maps = [axis for axis in figure.axes if len(axis.images) == 2]
-    assert [axis.images[1].get_array().shape for axis in maps] == [(10, 14), (5, 7)]
+    assert [axis.images[1].get_array().shape for axis in maps] == [(20, 28)] * 2
     # Hollow circles for the rigid taps, filled ones for the learned, at each point.
     scopes = [axis for axis in figure.axes if len(axis.collections) == 2 and axis.patches]
     assert len(scopes) == 4
@@ -80,6 +80,16 @@ def test_picture(records, render):
     assert np.allclose(learned[0] - rigid[0], [-0.25, 0.5])  # matplotlib has x before y
     assert np.allclose(learned[1:], rigid[1:])
     assert render(figure).std() > 5
+
+
+def test_map_shows_at_each_pixel_the_nearest_unit():
+    offsets = np.zeros((1, 1, 1, 2, 3, 2))
+    offsets[0, 0, 0, 0] = [[0, 1], [2, 3], [4, 5]]
+    layer = LayerOffsets('any', offsets, scope_size=(2, 2))
+    axis = plot_kernel_offsets(np.zeros((6, 4, 3), np.uint8), [layer], []).axes[0]
+    # Units lie over rows 0, 2 and 4, and over columns 0 and 2; halfway, it is the later one.
+    rows = [[0, 1, 1, 1], *[[2, 3, 3, 3]] * 2, *[[4, 5, 5, 5]] * 3]
+    assert axis.images[1].get_array().tolist() == rows
 
 
 def test_other_layers_with_kernel_offsets_are_recorded_and_drawn():

@@ -53,6 +53,7 @@ CONFIGS = {name: text for name, text in PYTHON.items() if '_base_' in text}
 PROGRAMS = {name: text for name, text in PYTHON.items() if name not in CONFIGS}
 MY_CONFIG = next(iter(CONFIGS.values()))  # README's first, which its commands train
 TRAINING = the_shell_block_with('train.py my_config.py')
+PICTURES = the_shell_block_with('kernels.py')
 CONVERSION = the_shell_block_with('convert_checkpoint.py')
 MAKE_TARGETS = sorted(
     {
@@ -114,8 +115,12 @@ def test_make_targets_exist(target):
 
 
 def test_no_shell_command_is_left_out():
-    """Two are run elsewhere: test_packaging.py installs, test_recipes.py trains the recipe."""
-    run = {*commands(TRAINING), *commands(CONVERSION), *(f'make {name}' for name in MAKE_TARGETS)}
+    """Some are run elsewhere: test_packaging.py installs, test_recipes.py trains the recipe, and
+    test_analysis_tools.py draws the pictures.
+    """
+    scripts = (TRAINING, CONVERSION, PICTURES)
+    run = {line for script in scripts for line in commands(script)}
+    run |= {f'make {name}' for name in MAKE_TARGETS}
     written = {line for script in blocks('shell').values() for line in commands(script)}
     assert written - run == {
         'pip install .',

@@ -45,6 +45,7 @@ def build(source, target):
         ('docs/concept', 'W[o,\\, c,\\, k +'),
         ('docs/install', '2.13.0'),
         ('docs/recipes', 'href="../configs/dk/README.html"'),
+        ('docs/pictures', 'receptive_field_scale.py'),
         ('docs/performance', 'depthwise forward+backward'),
         ('docs/reference/operators', 'id="mmdk.ops.deform_kernel2d"'),
         ('docs/reference/layers', 'id="mmdk.layers.DeformKernel2d"'),

@@ -1,0 +1,83 @@
+"""One training of the study's detector, tested on deformations as in training and stronger.
+
+    python -m benchmarks.study.detection R50-DW DK 0
+
+prints the result as JSON.
+"""
+
+import copy
+import dataclasses
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from benchmarks.study.evaluation import evaluate
+from benchmarks.study.variants import VARIANTS, Variant, offset_learning, swap
+from mmdk.detection.digits import DigitsOptions, make_digits
+
+CONFIG = Path(__file__).with_name('detector.py')
+DATA = Path('data/study')
+
+DIGITS = DigitsOptions(val_images=400, image_size=96, digits=(1, 3), scale=(2.0, 5.0))
+# Smaller at most than in training: stretched digits have to fit into the image.
+HARDER = dataclasses.replace(
+    DIGITS, train_images=1, scale=(2.0, 4.0), rotation=60.0, aspect=1.6, shear=0.6, seed=1
+)
+# Folder: what is in it.
+SETS = {'as trained': DIGITS, 'harder': HARDER}
+
+BACKBONES = {'R50': 'ResNet', 'R50-DW': 'ResNetDW'}
+EPOCHS = 12
+SETTINGS = dict(
+    epochs=EPOCHS, sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()}
+)
+METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
+
+
+def main() -> None:
+    network, variant, seed = sys.argv[1:]
+    torch.set_num_threads(1)
+    print(json.dumps(train_and_test(network, VARIANTS[variant], int(seed))))
+
+
+def train_and_test(network: str, variant: Variant, seed: int) -> dict:
+    """AP on every set."""
+    for name, digits in SETS.items():
+        make_digits(DATA / name, digits)
+    with tempfile.TemporaryDirectory() as work_dir:
+        runner = Runner.from_cfg(make_config(network, variant, seed, work_dir))
+        runner.model.init_weights()
+        stages = ''.join(map(str, variant.stages))
+        swap(runner.model, variant, rf'backbone\.layer[{stages}].*conv2')
+        runner.train()
+        return {'AP': {name: test(runner, DATA / name) for name in SETS}}
+
+
+def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Config:
+    config = Config.fromfile(CONFIG)
+    config.work_dir = work_dir
+    config.model.backbone.type = BACKBONES[network]
+    config.optim_wrapper.paramwise_cfg.update(offset_learning(variant))
+    config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=EPOCHS, val_interval=EPOCHS + 1)
+    config.param_scheduler[1].update(end=EPOCHS, T_max=EPOCHS)
+    config.randomness = dict(seed=seed)
+    config.default_hooks.checkpoint = None
+    config.log_level = 'WARNING'
+    return config
+
+
+def test(runner: Runner, folder: Path) -> dict[str, float]:
+    loader = copy.deepcopy(runner.cfg.test_dataloader)
+    loader.dataset.data_root = f'{folder}/'
+    metric = dict(runner.cfg.test_evaluator, ann_file=f'{folder}/annotations/val.json')
+    metrics = evaluate(runner.model, loader, metric)
+    return {name: metrics[f'coco/bbox_{name}'] for name in METRICS}
+
+
+if __name__ == '__main__':
+    main()

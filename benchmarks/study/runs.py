@@ -1,0 +1,111 @@
+"""Training runs whose results are kept: what is there is not trained again."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import this_machine
+from benchmarks.study.variants import VARIANTS
+
+__all__ = ['Results', 'Run', 'carry_out']
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        task: The module of this package that trains it, 'detection' or 'classification'.
+        network: One of the module's networks.
+        variant: A key of `VARIANTS`.
+        seed: Of initial weights and of the order of images.
+    """
+
+    task: str
+    network: str
+    variant: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f'{self.task}, {self.network}, {self.variant}, seed {self.seed}'
+
+
+class Results:
+    """The JSON file of one task.
+
+    A result is that of a run only while the variant's settings and the task's own, which are in the
+    file too, are what they were.
+    """
+
+    def __init__(self, path: Path, task_settings: dict):
+        self.path = path
+        self.task_settings = task_settings
+        self.rows = json.loads(path.read_text())['rows'] if path.exists() else []
+
+    def __contains__(self, run: Run) -> bool:
+        return any(self._is_of(row, run) for row in self.rows)
+
+    def add(self, run: Run, measured: dict) -> None:
+        """Keep one result; the file is whole at any time."""
+        self.rows.append({**self._key(run), **measured})
+        self.rows.sort(key=lambda row: (row['network'], row['variant'], row['seed']))
+        draft = self.path.with_suffix('.tmp')
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {'machine': this_machine(1), 'rows': self.rows}
+        draft.write_text(json.dumps(content, indent=1) + '\n')
+        draft.replace(self.path)
+
+    def _is_of(self, row: dict, run: Run) -> bool:
+        return row.items() >= self._key(run).items()
+
+    def _key(self, run: Run) -> dict:
+        return {
+            'network': run.network,
+            'variant': run.variant,
+            'seed': run.seed,
+            'settings': {**self.task_settings, **VARIANTS[run.variant].settings()},
+        }
+
+
+def carry_out(runs: Iterable[Run], results: Results, jobs: int) -> None:
+    """Train what has no result yet, `jobs` at a time, each in a process with one thread.
+
+    Raises:
+        subprocess.CalledProcessError: A run failed; those that had begun are finished and kept.
+    """
+    missing = [run for run in runs if run not in results]
+    start = time.monotonic()
+    with ThreadPoolExecutor(jobs) as pool:
+        for done, (run, measured) in enumerate(_measure_all(pool, missing), start=1):
+            results.add(run, measured)
+            left = (time.monotonic() - start) / done * (len(missing) - done) / 60
+            print(f'{done}/{len(missing)}, {left:.0f} minutes left: {run}', flush=True)
+
+
+def _measure_all(pool: ThreadPoolExecutor, runs: list[Run]) -> Iterator[tuple[Run, dict]]:
+    futures = {pool.submit(_in_process, run): run for run in runs}
+    try:
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _in_process(run: Run) -> dict:
+    command = [sys.executable, '-W', 'ignore', '-m', f'benchmarks.study.{run.task}']
+    arguments = [run.network, run.variant, str(run.seed)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    process = subprocess.run(
+        command + arguments, capture_output=True, text=True, env=environment, check=False
+    )
+    if process.returncode:
+        sys.stderr.write(process.stderr)
+        process.check_returncode()
+    return json.loads(process.stdout.splitlines()[-1])

@@ -1,0 +1,111 @@
+r"""Draws the effective receptive field of a layer's unit, detector beside detector.
+
+For example, a plain detector and one with deformable kernels, over two photographs:
+
+    python tools/analysis_tools/receptive_field.py a.jpg b.jpg --size 480 640 \
+        --model plain plain.py plain.pth --model DK dk.py dk.pth --layer backbone.layer4
+
+It writes a picture and, with the same name, a JSON file of the numbers in it.
+"""
+
+import argparse
+from pathlib import Path
+
+import mmcv
+import numpy as np
+
+import mmdk  # noqa: F401  (registers the layers)
+from mmdk.analysis import ReceptiveField, plot_receptive_fields
+from mmdk.analysis.command_line import (
+    add_model_arguments,
+    add_output_arguments,
+    check_out,
+    errors_for_people,
+    load_detectors,
+    read_image,
+    save,
+)
+from mmdk.analysis.detectors import detector_receptive_field
+
+
+def main() -> None:
+    args = parse_args()
+    with errors_for_people('receptive_field'):
+        check_out(args.out, args.images)
+        images = read_images(args.images, args.size)
+        fields = {
+            name: detector_receptive_field(
+                detector,
+                args.layer,
+                images,
+                tuple(args.position),
+                call=args.call,
+                probes=args.probes,
+            )
+            for name, detector in load_detectors(args).items()
+        }
+    numbers = {name: summary(field) for name, field in fields.items()}
+    for name, values in numbers.items():
+        print(name, values)
+    save(args, plot_receptive_fields(fields, mmcv.bgr2rgb(images[0])), numbers)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('images', nargs='+', type=Path, help='averaged over; the first is drawn')
+    add_model_arguments(parser)
+    parser.add_argument(
+        '--position',
+        type=float,
+        nargs=2,
+        default=(0.5, 0.5),
+        metavar=('Y', 'X'),
+        help='the unit, as shares of height and width [0.5 0.5]',
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='images are resized to it, whatever their aspect; without it, they have to be of one '
+        'size and stay as they are',
+    )
+    add_output_arguments(parser, 'receptive_field.png')
+    return parser.parse_args()
+
+
+def read_images(paths: list[Path], size: tuple[int, int] | None) -> list[np.ndarray]:
+    """(H, W, 3) uint8 BGR each, of one size.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A file is no image; or sizes differ, or the one asked for is empty.
+    """
+    images = [read_image(path) for path in paths]
+    if size is not None:
+        if min(size) < 1:
+            raise ValueError(f'--size must be at least 1 1, got {size[0]} {size[1]}.')
+        return [mmcv.imresize(image, size[::-1]) for image in images]
+    if len({image.shape for image in images}) > 1:
+        sizes = ', '.join(f'{image.shape[0]} x {image.shape[1]}' for image in images)
+        raise ValueError(f'the images are of different sizes ({sizes}); give --size.')
+    return images
+
+
+def summary(field: ReceptiveField) -> dict[str, float]:
+    """Areas in pixels, axes in pixels (standard deviations), orientation in degrees."""
+    most, least = field.axes
+    return {
+        'area_50': field.area(0.5),
+        'area_90': field.area(0.9),
+        'longest': round(float(most), 2),
+        'shortest': round(float(least), 2),
+        'orientation': round(field.orientation, 1),
+        'eccentricity': round(field.eccentricity, 3),
+    }
+
+
+if __name__ == '__main__':
+    main()
