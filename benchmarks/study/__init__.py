@@ -2,6 +2,6 @@
 
     python -m benchmarks.study
 
-trains what is missing in benchmarks/results/study_*.json, network by network, and
-`python -m benchmarks.study.report` writes tables and plots of what is there.
+trains what is missing in benchmarks/results/study_*.json, and `python -m benchmarks.study.report`
+prints and draws what is there.
 """

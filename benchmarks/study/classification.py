@@ -86,8 +86,7 @@ class Classifier(BaseModel):
         make, stages = NETWORKS[network]
         self.network = make()
         self.classify = nn.Linear(make.channels, len(CLASSES))
-        where = '|'.join(stages[stage] for stage in variant.stages)
-        swap(self.network, variant, ['depthwise', where])
+        swap(self.network, variant, [stages[stage] for stage in variant.stages])
 
     def forward(self, images: Tensor, labels: Tensor, mode: str) -> Tensor | dict[str, Tensor]:
         x = images.contiguous(memory_format=torch.channels_last)

@@ -85,11 +85,14 @@ class SmallMobileNetV2(MobileNetV2):
         return super().forward(x.expand(-1, 3, -1, -1))[0]
 
 
-# Network: (class, the names of what is in its four stages).
+# Network: (class, names of the depthwise convolutions in its four stages).
 NETWORKS = {
-    'R18-DW': (ResNet18DW, {stage: rf'layer{stage}\..*' for stage in (1, 2, 3, 4)}),
+    'R18-DW': (ResNet18DW, {s: rf'layer{s}\.\d\.residual\.[04]' for s in (1, 2, 3, 4)}),
     'MobileNetV2': (
         SmallMobileNetV2,
-        {1: r'layer[12]\..*', 2: r'layer3\..*', 3: r'layer[45]\..*', 4: r'layer[67]\..*'},
+        {
+            stage: rf'layer[{layers}]\.\d\.depthwise_conv\.conv'
+            for stage, layers in {1: '12', 2: '3', 3: '45', 4: '67'}.items()
+        },
     ),
 }

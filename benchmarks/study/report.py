@@ -1,10 +1,14 @@
-"""Writes docs/study.md's tables and docs/images/study_*.png from the results in benchmarks/results.
+"""Prints tables of what benchmarks/results/study_*.json holds, and draws it.
 
-python -m benchmarks.study.report
+    python -m benchmarks.study.report --plots work_dirs/study
+
+In a cell: mean and standard deviation over seeds, in percent; in brackets the 95 % confidence
+interval of the difference from the first row, seed by seed, in bold where it leaves out zero.
 """
 
+import argparse
+import itertools
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +18,10 @@ from benchmarks.report import as_line
 from benchmarks.study.statistics import mean, paired_difference
 from benchmarks.study.variants import ABLATIONS, COMPARED
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / 'docs/study.md'
-RESULTS = ROOT / 'benchmarks/results'
-IMAGES = ROOT / 'docs/images'
+RESULTS = Path(__file__).parents[1] / 'results'
+
+# The rows of a table; the others are compared with the first.
+PARTS = {'compared': list(COMPARED), 'ablations': ['DK', *ABLATIONS]}
 
 Rows = list[dict]
 # What a column shows of one training; higher is better.
@@ -41,10 +45,17 @@ COLUMNS: dict[str, dict[str, Column]] = {
 
 
 def main() -> None:
-    PAGE.write_text(updated(PAGE.read_text()))
-    for network, rows in by_network(results('classification')).items():
-        name = network.lower().replace('-', '_')
-        plot_strengths(network, rows).savefig(IMAGES / f'study_{name}.png', dpi=120)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--plots', type=Path, help='folder for the plots')
+    args = parser.parse_args()
+    for task, part in itertools.product(COLUMNS, PARTS):
+        print(tables(results(task), task, part))
+    if args.plots:
+        args.plots.mkdir(parents=True, exist_ok=True)
+        for network, rows in by_network(results('classification')).items():
+            plot_strengths(network, rows).savefig(args.plots / f'{network}.png', dpi=120)
 
 
 def results(task: str) -> Rows:
@@ -59,29 +70,19 @@ def by_network(rows: Rows) -> dict[str, Rows]:
     return networks
 
 
-def updated(page: str) -> str:
-    """The page, with the tables anew between <!-- TASK PART --> and <!-- /TASK PART -->."""
-    return re.sub(
-        r'(<!-- (\w+) (\w+) -->\n).*?(<!-- /\2 \3 -->)',
-        lambda block: block[1] + tables(block[2], block[3]) + block[4],
-        page,
-        flags=re.DOTALL,
-    )
-
-
-def tables(task: str, part: str) -> str:
+def tables(rows: Rows, task: str, part: str) -> str:
     return '\n'.join(
-        table(network, rows, COLUMNS[task], part)
-        for network, rows in by_network(results(task)).items()
+        table(network, of_network, COLUMNS[task], part)
+        for network, of_network in by_network(rows).items()
     )
 
 
 def table(network: str, rows: Rows, columns: dict[str, Column], part: str) -> str:
     """One network: the variants' means, and their differences from the one named first."""
-    first, others = ('plain', list(COMPARED)[1:]) if part == 'compared' else ('DK', ABLATIONS)
+    first = PARTS[part][0]
     cells = {
         variant: [by_seed(rows, variant, column) for column in columns.values()]
-        for variant in (first, *others)
+        for variant in PARTS[part]
     }
     lines = [
         as_line(
