@@ -2,6 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 CUDA := .venv-cuda/bin
+TEST_JOBS ?= 2
 IMAGENET := .venv-imagenet/bin
 # CUDA sources are formatted like the rest.
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -37,6 +38,7 @@ help:
 	@echo 'PIP_ARGS="--proxy ..."  more arguments for every pip install'
 	@echo 'MAX_JOBS=2, CXX=g++-12  compilers at a time; the compiler'
 	@echo 'PYTEST_ARGS="-k layer"  more arguments for pytest'
+	@echo 'TEST_JOBS=0              tests in one process, as a debugger needs it; 2 by default'
 	@echo 'CUDA_CHECK_ARGS=...     more arguments for tools/cuda_check.py, as --update'
 	@echo 'GPU_CHECK_ARGS=...      more arguments for tools/gpu_check.py, as --dry-run'
 	@echo 'COCO_TABLES_ARGS=...    more arguments for tools/coco_tables.py, as --check, or a folder in configs/'
@@ -53,11 +55,16 @@ env: python
 demo: env
 	@$(BIN)/python tools/demo.py
 
+# Files are shared out between TEST_JOBS processes, of up to 10 GB of memory each. Their threads do not
+# spin while they wait, since there are more of them than cores.
+test test-quick: export OMP_WAIT_POLICY ?= passive
+PYTEST = $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+
 test: env
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-quick: env
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 # A compiler may take 2 GB here: not as many as there are cores.
 test-oldest imagenet-env sanitize cuda-check cuda-build: export MAX_JOBS ?= 2

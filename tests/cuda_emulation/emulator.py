@@ -5,6 +5,7 @@ instead of CUDA's headers. Tensors are ordinary CPU tensors.
 """
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import os
@@ -45,12 +46,21 @@ def build(sanitizer: str = '') -> Path:
             key.update(path.read_bytes())
     folder = ROOT / 'build' / 'emulation' / key.hexdigest()[:16]
     library = folder / 'libmmdk_emulation.so'
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_ninja(folder, compiler, flags, sanitizer)
-        jobs = ['-j', os.environ['MAX_JOBS']] if 'MAX_JOBS' in os.environ else []
-        run([ninja(), '-C', str(folder), *jobs])
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / 'lock'):
+        if not library.exists():
+            write_ninja(folder, compiler, flags, sanitizer)
+            jobs = ['-j', os.environ['MAX_JOBS']] if 'MAX_JOBS' in os.environ else []
+            run([ninja(), '-C', str(folder), *jobs])
     return library
+
+
+@contextlib.contextmanager
+def locked(path: Path):
+    """One process at a time: tests run in several, and each needs the library."""
+    with path.open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def ninja() -> str:
