@@ -167,16 +167,13 @@ def test_gradients_and_copies():
     assert torch.equal(model.stem.weight.grad, twin.stem.weight.grad)
 
 
-def test_it_says_what_it_did():
+def test_it_says_what_it_did(tmp_path):
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    try:
-        mmdk.replace_conv2d(Net())
-    finally:
-        logger.removeHandler(handler)
+    # Of its own: the last one of another test may be silent.
+    MMLogger.get_instance(str(tmp_path), log_level='INFO').addHandler(handler)
+    mmdk.replace_conv2d(Net())
     assert "3 convolutions replaced by 'DK': stem, stage1.0.conv, stage2.0" in lines
     assert any(line.startswith('stage1.0.conv.weight: a plain kernel (3, 3)') for line in lines)
 
