@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OLDEST := .venv-oldest/bin
 CUDA := .venv-cuda/bin
-TEST_JOBS ?= 0
+TEST_JOBS ?= 2
 IMAGENET := .venv-imagenet/bin
 # CUDA sources are formatted like the rest.
 CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
@@ -38,7 +38,7 @@ help:
 	@echo 'PIP_ARGS="--proxy ..."  more arguments for every pip install'
 	@echo 'MAX_JOBS=2, CXX=g++-12  compilers at a time; the compiler'
 	@echo 'PYTEST_ARGS="-k layer"  more arguments for pytest'
-	@echo 'TEST_JOBS=2              tests in so many processes, with up to 10 GB each; in one by default'
+	@echo 'TEST_JOBS=0              tests in one process, as a debugger needs it; in 2 by default'
 	@echo 'CUDA_CHECK_ARGS=...     more arguments for tools/cuda_check.py, as --update'
 	@echo 'GPU_CHECK_ARGS=...      more arguments for tools/gpu_check.py, as --dry-run'
 	@echo 'COCO_TABLES_ARGS=...    more arguments for tools/coco_tables.py, as --check, or a folder in configs/'
@@ -55,7 +55,8 @@ env: python
 demo: env
 	@$(BIN)/python tools/demo.py
 
-# With TEST_JOBS there are more threads than cores, which should not spin while they wait.
+# Test files are shared out between TEST_JOBS processes: more threads than cores, which should not
+# spin while they wait.
 test test-quick: export OMP_WAIT_POLICY ?= passive
 PYTEST = $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
 
