@@ -45,8 +45,9 @@ def replace_conv2d(
         type: Registered in `mmengine.registry.MODELS` as a conv layer, such as `'DK'`.
         where: Which convolutions. A word, 'spatial' (kernels larger than 1), 'depthwise' or 'all';
             or a regular expression that matches the whole dotted name of a convolution, such as
-            ``r'backbone\.layer[34].*conv2'``; or a list of those, each of which has to match; or a
-            function of the name and the convolution.
+            ``r'backbone\.layer[34].*conv2'``; or a list of those, for what any of them
+            selects, and each has to select something; or a function of the name and the
+            convolution.
         **cfg: Options of the type.
 
     Returns:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.study import report, runs
+from benchmarks.study import classification, detection, report, runs
 from benchmarks.study.classification import STRENGTHS, Classifier, draw_set
 from benchmarks.study.networks import NETWORKS
 from benchmarks.study.runs import Results, Run, carry_out
@@ -26,6 +26,12 @@ class TestResults:
         again = Results(path, dict(epochs=8))
         assert RUN in again and OTHER not in again
         assert json.loads(path.read_text())['rows'][0]['accuracy'] == 0.5
+
+    @pytest.mark.parametrize('task', [classification, detection])
+    def test_of_a_task_are_found_again(self, tmp_path, task):
+        path = tmp_path / 'results.json'
+        Results(path, task.SETTINGS).add(RUN, {})
+        assert RUN in Results(path, task.SETTINGS)
 
     def test_of_other_settings_do_not_count(self, tmp_path, monkeypatch):
         path = tmp_path / 'results.json'
@@ -90,6 +96,15 @@ def test_variants_of_a_seed_first_compute_the_same(network, variant):
     assert layers == (0 if variant == 'plain' else {'R18-DW': 12, 'MobileNetV2': 14}[network])
     tolerance = 0.2 if variant == 'CondConv' else 1e-4
     torch.testing.assert_close(swapped[0], plain[0], rtol=tolerance, atol=tolerance)
+
+
+def test_detector_sees_images_as_they_were_drawn(tmp_path):
+    config = detection.make_config('R50-DW', VARIANTS['DK'], 3, str(tmp_path))
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        (resize,) = (step for step in loader.dataset.pipeline if step.type == 'Resize')
+        assert resize.scale == (96, 96)
+    assert config.optim_wrapper.paramwise_cfg.custom_keys.conv_offset.lr_mult == 0.1
+    assert config.param_scheduler[1].end == config.train_cfg.max_epochs == detection.EPOCHS
 
 
 def test_tested_scans_are_other_images_at_every_strength():

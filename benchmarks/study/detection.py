@@ -62,6 +62,9 @@ def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Con
     config = Config.fromfile(CONFIG)
     config.work_dir = work_dir
     config.model.backbone.type = BACKBONES[network]
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        (resize,) = (step for step in loader.dataset.pipeline if step.type == 'Resize')
+        resize.scale = (DIGITS.image_size, DIGITS.image_size)
     config.optim_wrapper.paramwise_cfg.update(offset_learning(variant))
     config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=EPOCHS, val_interval=EPOCHS + 1)
     config.param_scheduler[1].update(end=EPOCHS, T_max=EPOCHS)

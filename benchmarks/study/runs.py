@@ -45,7 +45,8 @@ class Results:
 
     def __init__(self, path: Path, task_settings: dict):
         self.path = path
-        self.task_settings = task_settings
+        # As the file has them: it makes lists of tuples.
+        self.task_settings = json.loads(json.dumps(task_settings))
         self.rows = json.loads(path.read_text())['rows'] if path.exists() else []
 
     def __contains__(self, run: Run) -> bool:

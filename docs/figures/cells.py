@@ -1,12 +1,25 @@
 """Scopes, kernels and taps, as all figures draw them."""
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 KERNEL = 3
+IMAGES = Path(__file__).resolve().parents[1] / 'images'
+
+
+def save(figure: Figure, name: str, description: str) -> None:
+    """The command of one figure: writes docs/images/NAME.png, or what --out names."""
+    parser = argparse.ArgumentParser(description=description)
+    target = IMAGES / f'{name}.png'
+    parser.add_argument('--out', type=Path, default=target, help='PNG to write [%(default)s]')
+    figure.savefig(parser.parse_args().out, dpi=110)
 
 
 def example_weights(size: int) -> Tensor:

@@ -1,24 +1,13 @@
 """Draws docs/images/concept.png: scopes, taps, and the kernels that mmdk samples there."""
 
-import argparse
-from pathlib import Path
-
 import torch
-from cells import KERNEL, draw_cells, draw_scope, example_weights, tap_grid
+from cells import KERNEL, draw_cells, draw_scope, example_weights, save, tap_grid
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmdk.ops import sample_kernel
 
 SCOPE = 4
-TARGET = Path(__file__).resolve().parents[1] / 'images/concept.png'
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--out', type=Path, default=TARGET, help='PNG to write [%(default)s]')
-    args = parser.parse_args()
-    draw().savefig(args.out, dpi=110)
 
 
 def draw() -> Figure:
@@ -52,4 +41,4 @@ def example_offsets() -> dict[str, Tensor]:
 
 
 if __name__ == '__main__':
-    main()
+    save(draw(), 'concept', __doc__)

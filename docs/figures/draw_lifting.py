@@ -1,23 +1,12 @@
 """Draws docs/images/lifting.png: a kernel, and the scopes that mmdk lifts it to."""
 
-import argparse
-from pathlib import Path
-
 import torch
-from cells import KERNEL, draw_cells, draw_scope, example_weights, tap_grid
+from cells import KERNEL, draw_cells, draw_scope, example_weights, save, tap_grid
 from matplotlib.figure import Figure
 
 from mmdk import lift_kernel
 
 SCOPES = {4: 'each tap is the mean of 2 x 2 cells', 5: 'taps lie on cells'}
-TARGET = Path(__file__).resolve().parents[1] / 'images/lifting.png'
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--out', type=Path, default=TARGET, help='PNG to write [%(default)s]')
-    args = parser.parse_args()
-    draw().savefig(args.out, dpi=110)
 
 
 def draw() -> Figure:
@@ -36,4 +25,4 @@ def draw() -> Figure:
 
 
 if __name__ == '__main__':
-    main()
+    save(draw(), 'lifting', __doc__)
