@@ -6,6 +6,8 @@ import json
 import pytest
 import torch
 from matplotlib.figure import Figure
+from mmengine.hooks import Hook
+from torch.utils.data import TensorDataset
 
 from benchmarks.study import classification, detection, report, runs
 from benchmarks.study.classification import STRENGTHS, Classifier, draw_set
@@ -83,7 +85,7 @@ class TestStatistics:
 
 
 @pytest.mark.parametrize('network', NETWORKS)
-@pytest.mark.parametrize('variant', COMPARED)
+@pytest.mark.parametrize('variant', [name for name in COMPARED if name != 'plain, wider'])
 def test_variants_of_a_seed_first_compute_the_same(network, variant):
     """But for experts, whose mixture is the plain kernel only up to noise that tells them apart."""
     plain, swapped = [], []
@@ -96,6 +98,44 @@ def test_variants_of_a_seed_first_compute_the_same(network, variant):
     assert layers == (0 if variant == 'plain' else {'R18-DW': 12, 'MobileNetV2': 14}[network])
     tolerance = 0.2 if variant == 'CondConv' else 1e-4
     torch.testing.assert_close(swapped[0], plain[0], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize('network', NETWORKS)
+def test_wider_network_has_half_as_many_channels_again(network):
+    plain, wider = (Classifier(network, VARIANTS[name]) for name in ('plain', 'plain, wider'))
+    assert wider.network.channels == 1.5 * plain.network.channels
+    assert wider(torch.randn(2, 1, 32, 32), None, 'tensor').shape == (2, 10)
+
+
+def test_offsets_learn_slower_all_the_way(tmp_path, monkeypatch):
+    """Some schedulers, OneCycleLR among them, give all parameter groups one learning rate."""
+    variant = dataclasses.replace(VARIANTS['DK'], stages=(4,), offset_lr=0.25)
+    model = Classifier('R18-DW', variant)
+    monkeypatch.setattr(classification, 'SETTINGS', classification.SETTINGS | dict(epochs=2))
+    images = TensorDataset(torch.randn(192, 1, 32, 32), torch.zeros(192, dtype=torch.long))
+    runner = classification.make_runner(model, images, variant, 0, str(tmp_path))
+    rates = LearningRates(model)
+    runner.register_hook(rates)
+    runner.train()
+    assert len(rates.of_weights) == 6 and len(set(rates.of_weights)) > 1
+    assert rates.of_offsets == pytest.approx([rate / 4 for rate in rates.of_weights])
+
+
+class LearningRates(Hook):
+    """Of a layer's offsets and of its weight, iteration by iteration."""
+
+    def __init__(self, model):
+        layer = next(part for part in model.modules() if isinstance(part, ConvBase))
+        self.parameters = (layer.conv_offset.weight, layer.weight)
+        self.of_offsets, self.of_weights = [], []
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        groups = runner.optim_wrapper.param_groups
+        for parameter, rates in zip(
+            self.parameters, (self.of_offsets, self.of_weights), strict=True
+        ):
+            (group,) = (each for each in groups if each['params'][0] is parameter)
+            rates.append(group['lr'])
 
 
 def test_detector_sees_images_as_they_were_drawn(tmp_path):

@@ -84,8 +84,8 @@ class Classifier(BaseModel):
     def __init__(self, network: str, variant: Variant):
         super().__init__()
         make, stages = NETWORKS[network]
-        self.network = make()
-        self.classify = nn.Linear(make.channels, len(CLASSES))
+        self.network = make(variant.width)
+        self.classify = nn.Linear(self.network.channels, len(CLASSES))
         swap(self.network, variant, [stages[stage] for stage in variant.stages])
 
     def forward(self, images: Tensor, labels: Tensor, mode: str) -> Tensor | dict[str, Tensor]:
@@ -121,13 +121,16 @@ def make_runner(
             optimizer=dict(type='AdamW', lr=SETTINGS['lr'], weight_decay=SETTINGS['decay']),
             paramwise_cfg=offset_learning(variant),
         ),
-        param_scheduler=dict(
-            type='OneCycleLR',
-            eta_max=SETTINGS['lr'],
-            pct_start=0.1,
-            total_steps=SETTINGS['epochs'],
-            convert_to_iter_based=True,
-        ),
+        # Both scale what each parameter group starts from; OneCycleLR gives all groups one rate.
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.01, end=1, convert_to_iter_based=True),
+            dict(
+                type='CosineAnnealingLR',
+                begin=1,
+                end=SETTINGS['epochs'],
+                convert_to_iter_based=True,
+            ),
+        ],
         randomness=dict(seed=seed),
         default_hooks=dict(checkpoint=None),
         default_scope='mmengine',

@@ -22,6 +22,8 @@ from mmdk.detection.digits import DigitsOptions, make_digits
 
 CONFIG = Path(__file__).with_name('detector.py')
 DATA = Path('data/study')
+WEIGHTS = Path('work_dirs/study')
+KEPT_SEED = 0  # the one whose weights are kept
 
 DIGITS = DigitsOptions(val_images=400, image_size=96, digits=(1, 3), scale=(2.0, 5.0))
 # Smaller at most than in training: stretched digits have to fit into the image.
@@ -42,11 +44,19 @@ METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
 def main() -> None:
     network, variant, seed = sys.argv[1:]
     torch.set_num_threads(1)
-    print(json.dumps(train_and_test(network, VARIANTS[variant], int(seed))))
+    weights = WEIGHTS / f'{network}, {variant}.pth' if int(seed) == KEPT_SEED else None
+    print(json.dumps(train_and_test(network, VARIANTS[variant], int(seed), weights)))
 
 
-def train_and_test(network: str, variant: Variant, seed: int) -> dict:
-    """AP on every set."""
+def train_and_test(network: str, variant: Variant, seed: int, weights: Path | None = None) -> dict:
+    """AP on every set.
+
+    Args:
+        network: A key of `BACKBONES`.
+        variant: What its convolutions become.
+        seed: Of initial weights and of the order of images.
+        weights: File for the trained weights, in half precision.
+    """
     for name, digits in SETS.items():
         make_digits(DATA / name, digits)
     with tempfile.TemporaryDirectory() as work_dir:
@@ -55,6 +65,8 @@ def train_and_test(network: str, variant: Variant, seed: int) -> dict:
         stages = ''.join(map(str, variant.stages))
         swap(runner.model, variant, rf'backbone\.layer[{stages}].*conv2')
         runner.train()
+        if weights:
+            save_weights(runner, weights)
         return {'AP': {name: test(runner, DATA / name) for name in SETS}}
 
 
@@ -62,6 +74,10 @@ def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Con
     config = Config.fromfile(CONFIG)
     config.work_dir = work_dir
     config.model.backbone.type = BACKBONES[network]
+    config.model.backbone.base_channels = int(config.model.backbone.base_channels * variant.width)
+    config.model.neck.in_channels = [
+        int(channels * variant.width) for channels in config.model.neck.in_channels
+    ]
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         (resize,) = (step for step in loader.dataset.pipeline if step.type == 'Resize')
         resize.scale = (DIGITS.image_size, DIGITS.image_size)
@@ -72,6 +88,17 @@ def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Con
     config.default_hooks.checkpoint = None
     config.log_level = 'WARNING'
     return config
+
+
+def save_weights(runner: Runner, path: Path) -> None:
+    """A checkpoint without optimizer, as MMEngine's loaders want it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in runner.model.state_dict().items()
+    }
+    meta = {'dataset_meta': runner.train_dataloader.dataset.metainfo}
+    torch.save({'state_dict': state, 'meta': meta}, path)
 
 
 def test(runner: Runner, folder: Path) -> dict[str, float]:

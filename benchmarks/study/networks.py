@@ -38,22 +38,24 @@ def _separable(in_channels: int, out_channels: int, stride: int) -> list[nn.Modu
 class ResNet18DW(nn.Module):
     """ResNet-18's four stages of two blocks, a quarter as wide, without its early pooling.
 
-    x (N, 1, H, W) gives (N, 128, H/8, W/8).
+    x (N, 1, H, W) gives (N, 128 * width, H/8, W/8).
     """
 
-    channels = 128
-
-    def __init__(self):
+    def __init__(self, width: float = 1.0):
         super().__init__()
+        in_channels = int(16 * width)
         self.stem = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)
+            nn.Conv2d(1, in_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(in_channels),
+            nn.ReLU(inplace=True),
         )
-        in_channels = 16
-        for stage, out_channels in enumerate((16, 32, 64, 128), start=1):
+        for stage in (1, 2, 3, 4):
+            out_channels = int(8 * width) * 2**stage
             first = BlockDW(in_channels, out_channels, 1 if stage == 1 else 2)
             blocks = nn.Sequential(first, BlockDW(out_channels, out_channels, 1))
             self.add_module(f'layer{stage}', blocks)
             in_channels = out_channels
+        self.channels = out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
@@ -62,10 +64,8 @@ class ResNet18DW(nn.Module):
 class SmallMobileNetV2(MobileNetV2):
     """MobileNetV2 a quarter as wide, which halves the resolution three times instead of five.
 
-    x (N, 1, H, W) gives (N, 80, H/8, W/8).
+    x (N, 1, H, W) gives (N, 80 * width, H/8, W/8).
     """
-
-    channels = 80
 
     # (expansion, channels before narrowing, blocks, stride) of layer1 to layer7.
     arch_settings = [
@@ -78,8 +78,12 @@ class SmallMobileNetV2(MobileNetV2):
         (6, 320, 1, 1),
     ]
 
-    def __init__(self):
-        super().__init__(widen_factor=0.25, out_indices=(6,))
+    def __init__(self, width: float = 1.0):
+        super().__init__(widen_factor=0.25 * width, out_indices=(6,))
+        # The 1 x 1 convolution to 1280 channels, which would be more than all the rest.
+        self.layers.remove('conv2')
+        del self.conv2
+        self.channels = self.layer7[-1].linear_conv.conv.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.expand(-1, 3, -1, -1))[0]

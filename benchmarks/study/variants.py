@@ -15,6 +15,7 @@ class Variant:
     """How a network's 3 x 3 convolutions are replaced.
 
     Attributes:
+        width: Factor of the network's channels.
         layer: Type and options of the layer; None: the plain convolution stays.
         stages: Which of the four stages, the first being 1.
         offset_lr: Factor of the learning rate of whatever predicts offsets or mixtures.
@@ -22,6 +23,7 @@ class Variant:
             all variants of a seed first compute the same; else each draws its own.
     """
 
+    width: float = 1.0
     layer: dict | None = None
     stages: tuple[int, ...] = (2, 3, 4)
     offset_lr: float = 0.1
@@ -32,18 +34,21 @@ class Variant:
         return {**asdict(self), 'stages': list(self.stages)}
 
 
-DK = Variant(dict(type='DK'))
+DK = Variant(layer=dict(type='DK'))
 
 COMPARED = {
     'plain': Variant(),
-    'DCN': Variant(dict(type='FastDCN')),
-    'DCNv2': Variant(dict(type='FastDCN', modulated=True)),
-    'CondConv': Variant(dict(type='CondConv', num_experts=4)),
-    'GlobalDK': Variant(dict(type='GlobalDK')),
+    # About what DK's offsets cost in parameters and FLOPs, spent on channels instead.
+    'plain, wider': Variant(width=1.5),
+    'DCN': Variant(layer=dict(type='FastDCN')),
+    'DCNv2': Variant(layer=dict(type='FastDCN', modulated=True)),
+    'CondConv': Variant(layer=dict(type='CondConv', num_experts=4)),
+    'GlobalDK': Variant(layer=dict(type='GlobalDK')),
     'DK': DK,
-    'DK+DCN': Variant(dict(type='DKDCN')),
+    'DK+DCN': Variant(layer=dict(type='DKDCN')),
 }
 
+CLIPPED = dict(type='DK', offset_clip='scope')
 ABLATIONS = {
     'DK, scope 3': replace(DK, layer=dict(type='DK', scope_size=3)),
     'DK, scope 5': replace(DK, layer=dict(type='DK', scope_size=5)),
@@ -55,7 +60,8 @@ ABLATIONS = {
     'DK, offsets learn 100 times slower': replace(DK, offset_lr=0.01),
     'DK, offsets held at zero': replace(DK, offset_lr=0.0),
     'DK, weights of its own': replace(DK, lifted=False),
-    'DK, taps kept in the scope': replace(DK, layer=dict(type='DK', offset_clip='scope')),
+    'DK, taps kept in the scope': replace(DK, layer=CLIPPED),
+    'DK, taps kept in the scope, offsets learn as fast': replace(DK, layer=CLIPPED, offset_lr=1.0),
 }
 
 VARIANTS = COMPARED | ABLATIONS

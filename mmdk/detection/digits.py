@@ -120,7 +120,8 @@ def _check(holds: bool, name: str, value: Any, expected: str) -> None:
 def make_digits(out: str | Path, options: DigitsOptions) -> bool:
     """Writes the set, unless the folder holds it already.
 
-    The folder appears complete or not at all, whenever the process is interrupted.
+    The folder appears complete or not at all, whenever the process is interrupted, and several
+    processes may make it at a time.
 
     Args:
         out: Folder to make, with train/, val/, annotations/ and digits.json.
@@ -140,7 +141,13 @@ def make_digits(out: str | Path, options: DigitsOptions) -> bool:
     with tempfile.TemporaryDirectory(prefix=f'.{out.name}-', dir=out.parent) as temporary:
         draft = Path(temporary) / out.name
         _write_set(draft, options)
-        draft.rename(out)
+        try:
+            draft.rename(out)
+        except OSError:
+            if not out.is_dir():
+                raise
+            _check_is_ours(out, options)  # another process was faster
+            return False
     return True
 
 

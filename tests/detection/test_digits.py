@@ -352,6 +352,18 @@ class TestFolder:
         assert make_digits(tmp_path, SMALL) is True
         assert (tmp_path / digits.MANIFEST).exists()
 
+    def test_may_be_made_by_another_process_meanwhile(self, tmp_path, monkeypatch):
+        write = digits._write_set
+
+        def write_slowly(draft, asked):
+            monkeypatch.setattr(digits, '_write_set', write)
+            make_digits(tmp_path / 'set', SMALL)
+            write(draft, asked)
+
+        monkeypatch.setattr(digits, '_write_set', write_slowly)
+        assert make_digits(tmp_path / 'set', SMALL) is False
+        assert [path.name for path in tmp_path.iterdir()] == ['set']
+
     def test_does_not_appear_when_interrupted(self, tmp_path, monkeypatch):
         def interrupt(*args):
             raise KeyboardInterrupt
