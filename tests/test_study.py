@@ -144,7 +144,8 @@ def test_detector_sees_images_as_they_were_drawn(tmp_path):
         (resize,) = (step for step in loader.dataset.pipeline if step.type == 'Resize')
         assert resize.scale == (96, 96)
     assert config.optim_wrapper.paramwise_cfg.custom_keys.conv_offset.lr_mult == 0.1
-    assert config.param_scheduler[1].end == config.train_cfg.max_epochs == detection.EPOCHS
+    epochs = detection.SETTINGS['epochs']
+    assert config.param_scheduler[1].end == config.train_cfg.max_epochs == epochs
 
 
 def test_tested_scans_are_other_images_at_every_strength():

@@ -20,8 +20,7 @@ from benchmarks.study.evaluation import evaluate
 from benchmarks.study.variants import VARIANTS, Variant, offset_learning, swap
 from mmdk.detection.digits import DigitsOptions, make_digits
 
-CONFIG = Path(__file__).with_name('detector.py')
-DATA = Path('data/study')
+CONFIG = 'configs/digits/retinanet_r50-dw-w16_fpn_12e_digits.py'
 WEIGHTS = Path('work_dirs/study')
 KEPT_SEED = 0  # the one whose weights are kept
 
@@ -30,14 +29,11 @@ DIGITS = DigitsOptions(val_images=400, image_size=96, digits=(1, 3), scale=(2.0,
 HARDER = dataclasses.replace(
     DIGITS, train_images=1, scale=(2.0, 4.0), rotation=60.0, aspect=1.6, shear=0.6, seed=1
 )
-# Folder: what is in it.
 SETS = {'as trained': DIGITS, 'harder': HARDER}
+FOLDERS = {'as trained': Path('data/digits-96'), 'harder': Path('data/digits-96-harder')}
 
 BACKBONES = {'R50': 'ResNet', 'R50-DW': 'ResNetDW'}
-EPOCHS = 12
-SETTINGS = dict(
-    epochs=EPOCHS, sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()}
-)
+SETTINGS = dict(epochs=12, sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()})
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
 
 
@@ -58,7 +54,7 @@ def train_and_test(network: str, variant: Variant, seed: int, weights: Path | No
         weights: File for the trained weights, in half precision.
     """
     for name, digits in SETS.items():
-        make_digits(DATA / name, digits)
+        make_digits(FOLDERS[name], digits)
     with tempfile.TemporaryDirectory() as work_dir:
         runner = Runner.from_cfg(make_config(network, variant, seed, work_dir))
         runner.model.init_weights()
@@ -67,7 +63,7 @@ def train_and_test(network: str, variant: Variant, seed: int, weights: Path | No
         runner.train()
         if weights:
             save_weights(runner, weights)
-        return {'AP': {name: test(runner, DATA / name) for name in SETS}}
+        return {'AP': {name: test(runner, folder) for name, folder in FOLDERS.items()}}
 
 
 def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Config:
@@ -79,11 +75,9 @@ def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Con
         int(channels * variant.width) for channels in config.model.neck.in_channels
     ]
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-        (resize,) = (step for step in loader.dataset.pipeline if step.type == 'Resize')
-        resize.scale = (DIGITS.image_size, DIGITS.image_size)
+        loader.update(num_workers=0, persistent_workers=False)  # one thread, as all of a training
     config.optim_wrapper.paramwise_cfg.update(offset_learning(variant))
-    config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=EPOCHS, val_interval=EPOCHS + 1)
-    config.param_scheduler[1].update(end=EPOCHS, T_max=EPOCHS)
+    config.train_cfg.val_interval = config.train_cfg.max_epochs + 1
     config.randomness = dict(seed=seed)
     config.default_hooks.checkpoint = None
     config.log_level = 'WARNING'
