@@ -9,7 +9,7 @@ CXX_FILES = $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu'
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-quick test-oldest test-imagenet imagenet-tables coco-tables sanitize \
-  cuda-check cuda-build gpu-check bench docs docs-links lint format clean clean-build python lint-tools \
+  cuda-check cuda-build gpu-check bench study docs docs-links lint format clean clean-build python lint-tools \
   imagenet-env
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make cuda-build   the whole extension with CUDA, in .venv-cuda (6 GB), and its CPU tests; needs nvcc'
 	@echo 'make gpu-check    env; then test and time mmdk on a GPU, and write gpu-report.md; needs a GPU and nvcc'
 	@echo 'make bench        env; then all benchmarks and their tables (about 25 minutes on an idle machine)'
+	@echo 'make study        env; then compare the operators on digits, and write docs/study.md (many hours; goes on)'
 	@echo 'make coco-tables  env; then count what the COCO recipes cost and write it into configs/ (minutes)'
 	@echo 'make docs         env; then the documentation, in build/docs/; warnings and broken links are errors'
 	@echo 'make docs-links   env; then see whether the links that lead out of it work; needs the Internet'
@@ -131,6 +132,11 @@ bench: env
 	  $(BIN)/python -W ignore -m benchmarks.$$name --out benchmarks/results/$$name.json || exit; \
 	done
 	$(BIN)/python -W ignore -m benchmarks.report
+
+study: env
+	$(BIN)/python -W ignore -m benchmarks.study
+	$(BIN)/python -W ignore -m benchmarks.study.cost --out benchmarks/results/study_cost.json
+	$(BIN)/python -W ignore -m benchmarks.study.report --write
 
 coco-tables: env
 	$(BIN)/python -W ignore -m tools.coco_tables $(COCO_TABLES_ARGS)

@@ -70,6 +70,7 @@ def run(
     measurements: Iterable[Measurement],
     pairs: int,
     machine: Callable[[int], dict] | None = None,
+    threads: int | None = None,
 ) -> tuple[list[dict], Path | None]:
     """The command of one benchmark: measures, prints, and writes JSON.
 
@@ -78,11 +79,12 @@ def run(
         measurements: What there is to measure.
         pairs: How many pairs are timed by default.
         machine: What the ratios may depend on, given the number of threads.
+        threads: How many there are by default; None: as many as there are cores.
 
     Returns:
         The rows, as in the JSON, and the path it was written to.
     """
-    options = parse_options(doc, pairs)
+    options = parse_options(doc, pairs, threads or os.cpu_count())
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     rows = []
@@ -101,11 +103,11 @@ def run(
     return rows, options.out
 
 
-def parse_options(doc: str, pairs: int) -> argparse.Namespace:
+def parse_options(doc: str, pairs: int, threads: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--threads', type=int, default=os.cpu_count(), help='[%(default)s]')
+    parser.add_argument('--threads', type=int, default=threads, help='[%(default)s]')
     parser.add_argument(
         '--pairs', type=int, default=pairs, help='timed pairs of a ratio [%(default)s]'
     )

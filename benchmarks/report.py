@@ -7,6 +7,7 @@ The tables of results/NAME.json replace what is between <!-- NAME --> and <!-- /
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.measure import cell
@@ -20,10 +21,15 @@ def main():
 
 
 def updated(readme: str) -> str:
+    return with_blocks(readme, lambda name: tables(RESULTS / f'{name}.json'))
+
+
+def with_blocks(text: str, content: Callable[[str], str]) -> str:
+    """The text with content(NAME) between each <!-- NAME --> and <!-- /NAME -->."""
     return re.sub(
         r'(<!-- (\w+) -->\n).*?(<!-- /\2 -->)',
-        lambda block: block[1] + tables(RESULTS / f'{block[2]}.json') + block[3],
-        readme,
+        lambda block: block[1] + content(block[2]) + block[3],
+        text,
         flags=re.DOTALL,
     )
 
@@ -53,14 +59,19 @@ def as_table(name: str, rows: list[dict]) -> str:
     lines = {}
     for row in rows:
         lines.setdefault(row['row'], {})[row['column']] = cell(row)
+    return of_cells(
+        name,
+        columns,
+        {label: [cells.get(column, '') for column in columns] for label, cells in lines.items()},
+    )
+
+
+def of_cells(name: str, columns: list[str], lines: dict[str, list[str]]) -> str:
     return '\n'.join(
         [
             as_line(name, columns),
             as_line('---', ['---'] * len(columns)),
-            *(
-                as_line(label, [cells.get(column, '') for column in columns])
-                for label, cells in lines.items()
-            ),
+            *(as_line(label, cells) for label, cells in lines.items()),
             '',
         ]
     )

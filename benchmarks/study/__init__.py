@@ -2,6 +2,7 @@
 
     python -m benchmarks.study
 
-trains what is missing in benchmarks/results/study_*.json, and `python -m benchmarks.study.report`
-prints and draws what is there.
+trains what is missing in benchmarks/results/study_*.json, `python -m benchmarks.study.cost`
+measures costs, and `python -m benchmarks.study.report` writes the tables and pictures of
+docs/study.md.
 """

@@ -7,36 +7,27 @@ study hours:
 """
 
 import argparse
-import importlib
 import itertools
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from benchmarks.study.runs import Results, Run, carry_out
-from benchmarks.study.variants import ABLATIONS, COMPARED
-
-RESULTS = Path(__file__).parents[1] / 'results'
-TASKS = {'classification': ('R18-DW', 'MobileNetV2'), 'detection': ('R50-DW', 'R50')}
-PARTS = {'compared': COMPARED, 'ablations': ABLATIONS}
+from benchmarks.study.plan import PARTS, TASKS, networks
+from benchmarks.study.runs import Run, carry_out, results_of
 
 
 def main() -> None:
     args = parse_args()
     for part, task in itertools.product(args.part, args.task):
-        settings = importlib.import_module(f'benchmarks.study.{task}').SETTINGS
-        results = Results(RESULTS / f'study_{task}.json', settings)
-        networks = TASKS[task] if part == 'compared' else TASKS[task][:1]
         # Seed by seed, so that what an interruption leaves is a study of fewer seeds.
         runs = [
             Run(task, network, variant, seed)
             for seed, network, variant in itertools.product(
-                range(args.seeds), networks, PARTS[part]
+                range(args.seeds), networks(task, part), PARTS[part]
             )
         ]
         try:
-            carry_out(runs, results, args.jobs)
+            carry_out(runs, results_of(task), args.jobs)
         except KeyboardInterrupt:
             sys.exit('\nInterrupted; the same command goes on.')
         except subprocess.CalledProcessError:

@@ -53,18 +53,26 @@ def main() -> None:
 
 
 def train_and_test(network: str, variant: Variant, seed: int) -> dict:
-    source = load_digits()
-    train_scans, test_scans = split_scans(source.target, DigitsOptions())
-    torch.manual_seed(seed)
-    model = Classifier(network, variant)
-    train_set = draw_set(source, train_scans, 1.0, SETTINGS['train_images'], seed=0)
     with tempfile.TemporaryDirectory() as work_dir:
-        make_runner(model, train_set, variant, seed, work_dir).train()
+        runner = prepare(network, variant, seed, work_dir)
+        runner.train()
+    source = load_digits()
+    _, test_scans = split_scans(source.target, DigitsOptions())
     accuracy = {}
     for index, strength in enumerate(STRENGTHS, start=1):
         test_set = draw_set(source, test_scans, strength, SETTINGS['test_images'], seed=index)
-        accuracy[strength] = evaluate(model, loader(test_set), Accuracy())['accuracy']
+        accuracy[strength] = evaluate(runner.model, loader(test_set), Accuracy())['accuracy']
     return {'accuracy': accuracy}
+
+
+def prepare(network: str, variant: Variant, seed: int, work_dir: str) -> Runner:
+    """A runner about to train."""
+    source = load_digits()
+    train_scans, _ = split_scans(source.target, DigitsOptions())
+    torch.manual_seed(seed)
+    model = Classifier(network, variant)
+    train_set = draw_set(source, train_scans, 1.0, SETTINGS['train_images'], seed=0)
+    return make_runner(model, train_set, variant, seed, work_dir)
 
 
 def loader(dataset: TensorDataset, **options) -> dict:

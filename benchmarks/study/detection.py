@@ -53,17 +53,23 @@ def train_and_test(network: str, variant: Variant, seed: int, weights: Path | No
         seed: Of initial weights and of the order of images.
         weights: File for the trained weights, in half precision.
     """
-    for name, digits in SETS.items():
-        make_digits(FOLDERS[name], digits)
     with tempfile.TemporaryDirectory() as work_dir:
-        runner = Runner.from_cfg(make_config(network, variant, seed, work_dir))
-        runner.model.init_weights()
-        stages = ''.join(map(str, variant.stages))
-        swap(runner.model, variant, rf'backbone\.layer[{stages}].*conv2')
+        runner = prepare(network, variant, seed, work_dir)
         runner.train()
         if weights:
             save_weights(runner, weights)
         return {'AP': {name: test(runner, folder) for name, folder in FOLDERS.items()}}
+
+
+def prepare(network: str, variant: Variant, seed: int, work_dir: str) -> Runner:
+    """A runner about to train; its data are made if they are not there."""
+    for name, digits in SETS.items():
+        make_digits(FOLDERS[name], digits)
+    runner = Runner.from_cfg(make_config(network, variant, seed, work_dir))
+    runner.model.init_weights()
+    stages = ''.join(map(str, variant.stages))
+    swap(runner.model, variant, rf'backbone\.layer[{stages}].*conv2')
+    return runner
 
 
 def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Config:

@@ -1,46 +1,35 @@
-"""Prints tables of what benchmarks/results/study_*.json holds, and draws it.
+"""Writes what the results say into docs/study.md, its pictures, and README.md.
 
-    python -m benchmarks.study.report --plots work_dirs/study
+    python -m benchmarks.study.report --write
 
-In a cell: mean and standard deviation over seeds, in percent; in brackets the 95 % confidence
-interval of the difference from the first row, seed by seed, in bold where it leaves out zero.
+Without --write, prints the tables. Results of other settings than the present ones are left out.
 """
 
 import argparse
-import itertools
+import hashlib
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
+from benchmarks import report
+from benchmarks.report import RESULTS, with_blocks
+from benchmarks.study import cost
+from benchmarks.study.pictures import draw
+from benchmarks.study.plan import PARTS, PLAIN, TASKS, networks
+from benchmarks.study.runs import results_of
+from benchmarks.study.tables import COLUMNS, HEADLINES, Rows, caption, lines, table
 
-from benchmarks.report import as_line
-from benchmarks.study.statistics import mean, paired_difference
-from benchmarks.study.variants import ABLATIONS, COMPARED
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / 'docs/study.md'
+README = ROOT / 'README.md'
+PICTURES = PAGE.parent / 'images/study'
+DPI = 200
 
-RESULTS = Path(__file__).parents[1] / 'results'
-
-# The rows of a table; the others are compared with the first.
-PARTS = {'compared': list(COMPARED), 'ablations': ['DK', *ABLATIONS]}
-
-Rows = list[dict]
-# What a column shows of one training; higher is better.
-Column = Callable[[dict], float]
-
-COLUMNS: dict[str, dict[str, Column]] = {
-    'classification': {
-        f'accuracy at {strength}': lambda row, strength=strength: row['accuracy'][strength]
-        for strength in ('0.0', '1.0', '1.5', '2.0', '3.0')
-    },
-    'detection': {
-        f'{metric}, {name}': lambda row, metric=key, name=name: row['AP'][name][metric]
-        for name in ('as trained', 'harder')
-        for metric, key in (('AP', 'mAP'), ('AP50', 'mAP_50'), ('AP75', 'mAP_75'))
-    }
-    | {
-        f'AP, {size}, as trained': lambda row, key=key: row['AP']['as trained'][key]
-        for size, key in (('small', 'mAP_s'), ('medium', 'mAP_m'))
-    },
+ALT = {
+    ('classification', 'compared'): 'Accuracy against the strength of the deformation',
+    ('detection', 'compared'): 'AP on deformations as in training, and on stronger ones',
+    ('classification', 'ablations'): 'Differences in accuracy from DK',
+    ('detection', 'ablations'): 'Differences in AP from DK',
 }
 
 
@@ -48,96 +37,130 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--plots', type=Path, help='folder for the plots')
-    args = parser.parse_args()
-    for task, part in itertools.product(COLUMNS, PARTS):
-        print(tables(results(task), task, part))
-    if args.plots:
-        args.plots.mkdir(parents=True, exist_ok=True)
-        for network, rows in by_network(results('classification')).items():
-            plot_strengths(network, rows).savefig(args.plots / f'{network}.png', dpi=120)
+    parser.add_argument('--write', action='store_true', help='write files instead of printing')
+    if parser.parse_args().write:
+        write()
+    else:
+        print('\n'.join(content(name) for name in BLOCKS))
 
 
-def results(task: str) -> Rows:
-    path = RESULTS / f'study_{task}.json'
-    return json.loads(path.read_text())['rows'] if path.exists() else []
+def write() -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for outdated in PICTURES.glob('*.png'):
+        outdated.unlink()
+    for task, part, network in subjects():
+        if rows := compared_rows(task, part, network):
+            figure = draw(task, part, network, rows)
+            path = PICTURES / picture_name(task, part, network)
+            figure.savefig(path, dpi=DPI, metadata={'Source': digest(rows)})
+    for path in (PAGE, README):
+        path.write_text(with_blocks(path.read_text(), content))
 
 
-def by_network(rows: Rows) -> dict[str, Rows]:
-    networks = {}
-    for row in rows:
-        networks.setdefault(row['network'], []).append(row)
-    return networks
-
-
-def tables(rows: Rows, task: str, part: str) -> str:
-    return '\n'.join(
-        table(network, of_network, COLUMNS[task], part)
-        for network, of_network in by_network(rows).items()
-    )
-
-
-def table(network: str, rows: Rows, columns: dict[str, Column], part: str) -> str:
-    """One network: the variants' means, and their differences from the one named first."""
-    first = PARTS[part][0]
-    cells = {
-        variant: [by_seed(rows, variant, column) for column in columns.values()]
-        for variant in PARTS[part]
-    }
-    lines = [
-        as_line(
-            variant, [cell(values, base) for values, base in zip(each, cells[first], strict=True)]
-        )
-        for variant, each in cells.items()
-        if each[0]
+def subjects() -> list[tuple[str, str, str]]:
+    """Each table's task, part and network."""
+    return [
+        (task, part, network)
+        for task in TASKS
+        for part in PARTS
+        for network in networks(task, part)
     ]
+
+
+def content(name: str) -> str:
+    """What belongs between <!-- NAME --> and <!-- /NAME -->."""
+    return BLOCKS[name]()
+
+
+def compared_rows(task: str, part: str, network: str) -> Rows:
+    """The rows of one table; none if there is nothing yet that its first could be compared with."""
+    first, *others = PARTS[part]
+    rows = [
+        row
+        for row in results_of(task).current()
+        if row['network'] == network and row['variant'] in PARTS[part]
+    ]
+    return rows if any(row['variant'] in others for row in rows) else []
+
+
+def tables(task: str, part: str) -> str:
+    return '\n'.join(section(task, part, network) for network in networks(task, part))
+
+
+def section(task: str, part: str, network: str) -> str:
+    """A network's caption, table and picture."""
+    rows = compared_rows(task, part, network)
+    if not rows:
+        return f'**{network}**: nothing to compare yet.\n'
+    columns = COLUMNS[task]
+    picture = (PICTURES / picture_name(task, part, network)).relative_to(PAGE.parent)
     return '\n'.join(
-        [as_line(network, list(columns)), as_line('---', ['---'] * len(columns)), *lines, '']
+        [
+            caption(task, part, network, rows),
+            table(network, lines(rows, part, list(columns.values())), list(columns)),
+            f'![{ALT[task, part]}, {network}]({picture.as_posix()})\n',
+        ]
     )
 
 
-def by_seed(rows: Rows, variant: str, column: Column) -> dict[int, float]:
-    return {row['seed']: column(row) for row in rows if row['variant'] == variant}
+def picture_name(task: str, part: str, network: str) -> str:
+    return f'{task}_{part}_{network}.png'
 
 
-def cell(values: dict[int, float], base: dict[int, float]) -> str:
-    """Mean and spread, in percent, and in brackets the interval of the difference."""
-    found = mean(list(values.values()))
-    text = f'{100 * found.mean:.1f}'
-    if found.spread is not None:
-        text += f' ± {100 * found.spread:.1f}'
-    if values is base or not values.keys() & base.keys():
-        return text
-    difference = paired_difference(values, base)
-    if difference.low is None:
-        return f'{text} ({100 * difference.mean:+.1f})'
-    bounds = f'({100 * difference.low:+.1f} to {100 * difference.high:+.1f})'
-    return f'{text} **{bounds}**' if difference.is_clear else f'{text} {bounds}'
+def digest(rows: Rows) -> str:
+    """Says which results a picture shows."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
-def plot_strengths(network: str, rows: Rows) -> Figure:
-    """Accuracy against the strength of the deformation, one curve a variant, mean and spread."""
-    figure = Figure(figsize=(6, 4), layout='constrained')
-    axis = figure.subplots()
-    for variant in COMPARED:
-        accuracies = [row['accuracy'] for row in rows if row['variant'] == variant]
-        if not accuracies:
-            continue
-        strengths = list(accuracies[0])
-        found = [mean([each[strength] for each in accuracies]) for strength in strengths]
-        x, y = [float(strength) for strength in strengths], [each.mean for each in found]
-        (line,) = axis.plot(x, y, marker='o', markersize=3, label=variant)
-        low = [each.mean - (each.spread or 0) for each in found]
-        high = [each.mean + (each.spread or 0) for each in found]
-        axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    axis.axvspan(0, 1, color='0.95', zorder=0)
-    axis.set(
-        xlabel='strength of the deformation (1: the most that training has)',
-        ylabel='accuracy',
-        title=network,
+def summary() -> str:
+    """Of each task's first network, with what it costs."""
+    return '\n'.join(task_summary(task, networks_[0]) for task, networks_ in TASKS.items())
+
+
+def task_summary(task: str, network: str) -> str:
+    rows = compared_rows(task, 'compared', network)
+    if not rows:
+        return f'**{network}**, {task}: nothing to compare yet.\n'
+    names = HEADLINES[task]
+    cells = lines(rows, 'compared', [COLUMNS[task][name] for name in names])
+    flops = flops_as_text(task, network)
+    with_cost = {
+        variant: [*line, flops.get(variant, 'not counted')] for variant, line in cells.items()
+    }
+    return '\n'.join(
+        [
+            caption(task, 'compared', network, rows),
+            table(f'{network}, {task}', with_cost, [*names, 'FLOPs of an image']),
+        ]
     )
-    axis.legend(fontsize=8)
-    return figure
+
+
+def flops_as_text(task: str, network: str) -> dict[str, str]:
+    path = RESULTS / f'{COST}.json'
+    rows = json.loads(path.read_text())['rows'] if path.exists() else []
+    flops = {
+        row['row']: row['ratio']
+        for row in rows
+        if row['table'] == cost.title(task, network) and row['column'] == cost.FLOPS
+    }
+    if PLAIN not in flops:
+        return {}
+    return {
+        variant: f'{count:.1f} M ({100 * (count / flops[PLAIN] - 1):+.0f} %)'
+        for variant, count in flops.items()
+    }
+
+
+COST = 'study_cost'
+# By name of the block.
+BLOCKS = {
+    'study_classification': partial(tables, 'classification', 'compared'),
+    'study_detection': partial(tables, 'detection', 'compared'),
+    'study_classification_ablations': partial(tables, 'classification', 'ablations'),
+    'study_detection_ablations': partial(tables, 'detection', 'ablations'),
+    COST: lambda: report.tables(RESULTS / f'{COST}.json'),
+    'study_summary': summary,
+}
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Training runs whose results are kept: what is there is not trained again."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import this_machine
+from benchmarks.report import RESULTS
 from benchmarks.study.variants import VARIANTS
 
-__all__ = ['Results', 'Run', 'carry_out']
+__all__ = ['Results', 'Run', 'carry_out', 'results_of']
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,15 @@ class Results:
         self.rows = json.loads(path.read_text())['rows'] if path.exists() else []
 
     def __contains__(self, run: Run) -> bool:
-        return any(self._is_of(row, run) for row in self.rows)
+        return any(row.items() >= self._key(run).items() for row in self.rows)
+
+    def current(self) -> list[dict]:
+        """The rows of today's variants and settings."""
+        return [
+            row
+            for row in self.rows
+            if row['variant'] in VARIANTS and row['settings'] == self._settings(row['variant'])
+        ]
 
     def add(self, run: Run, measured: dict) -> None:
         """Keep one result; the file is whole at any time."""
@@ -62,16 +72,22 @@ class Results:
         draft.write_text(json.dumps(content, indent=1) + '\n')
         draft.replace(self.path)
 
-    def _is_of(self, row: dict, run: Run) -> bool:
-        return row.items() >= self._key(run).items()
-
     def _key(self, run: Run) -> dict:
         return {
             'network': run.network,
             'variant': run.variant,
             'seed': run.seed,
-            'settings': {**self.task_settings, **VARIANTS[run.variant].settings()},
+            'settings': self._settings(run.variant),
         }
+
+    def _settings(self, variant: str) -> dict:
+        return {**self.task_settings, **VARIANTS[variant].settings()}
+
+
+def results_of(task: str) -> Results:
+    """What is kept of a task."""
+    settings = importlib.import_module(f'benchmarks.study.{task}').SETTINGS
+    return Results(RESULTS / f'study_{task}.json', settings)
 
 
 def carry_out(runs: Iterable[Run], results: Results, jobs: int) -> None:

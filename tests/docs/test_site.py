@@ -47,6 +47,7 @@ def build(source, target):
         ('docs/recipes', 'href="../configs/dk/README.html"'),
         ('docs/pictures', 'receptive_field_scale.py'),
         ('docs/performance', 'depthwise forward+backward'),
+        ('docs/study', 'What is not concluded'),
         ('docs/reference/operators', 'id="mmdk.ops.deform_kernel2d"'),
         ('docs/reference/layers', 'id="mmdk.layers.DeformKernel2d"'),
         ('docs/reference/models', r'backbone\.layer[34]'),

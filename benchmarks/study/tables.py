@@ -1,0 +1,103 @@
+"""The study's results as tables in Markdown, whatever part of them is there."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from benchmarks.report import of_cells
+from benchmarks.study.plan import PARTS
+from benchmarks.study.statistics import CONFIDENCE, mean, paired_difference
+
+__all__ = ['COLUMNS', 'HEADLINES', 'Column', 'Rows', 'by_seed', 'caption', 'lines', 'table']
+
+Rows = list[dict]
+# What a column shows of one training; higher is better.
+Column = Callable[[dict], float]
+
+COLUMNS: dict[str, dict[str, Column]] = {
+    'classification': {
+        f'accuracy at {strength}': lambda row, strength=strength: row['accuracy'][strength]
+        for strength in ('0.0', '1.0', '1.5', '2.0', '3.0')
+    },
+    'detection': {
+        f'{metric}, {name}': lambda row, metric=key, name=name: row['AP'][name][metric]
+        for name in ('as trained', 'harder')
+        for metric, key in (('AP', 'mAP'), ('AP50', 'mAP_50'), ('AP75', 'mAP_75'))
+    }
+    | {
+        f'AP, {size}, as trained': lambda row, key=key: row['AP']['as trained'][key]
+        for size, key in (('small', 'mAP_s'), ('medium', 'mAP_m'))
+    },
+}
+# Where there is room for two columns: deformations as in training, and stronger ones.
+HEADLINES = {
+    'classification': ('accuracy at 1.0', 'accuracy at 2.0'),
+    'detection': ('AP, as trained', 'AP, harder'),
+}
+
+
+def by_seed(rows: Rows, variant: str, column: Column) -> dict[int, float]:
+    return {row['seed']: column(row) for row in rows if row['variant'] == variant}
+
+
+def table(network: str, cells: dict[str, list[str]], columns: list[str]) -> str:
+    return of_cells(network, ['seeds', *columns], cells)
+
+
+def lines(rows: Rows, part: str, columns: list[Column]) -> dict[str, list[str]]:
+    """A variant's number of seeds, means, and differences from the part's first variant."""
+    first, *_ = PARTS[part]
+    base = [by_seed(rows, first, column) for column in columns]
+    found = {}
+    for variant in PARTS[part]:
+        values = [by_seed(rows, variant, column) for column in columns]
+        if values[0]:
+            cells = [cell(ours, theirs) for ours, theirs in zip(values, base, strict=True)]
+            if variant == first:
+                cells = [cell(each) for each in values]
+            found[variant] = [str(len(values[0])), *cells]
+    return found
+
+
+def cell(values: dict[int, float], base: dict[int, float] | None = None) -> str:
+    """Mean and spread, in percent, and in brackets the interval of the difference."""
+    found = mean(list(values.values()))
+    text = f'{100 * found.mean:.1f}'
+    if found.spread is not None:
+        text += f' ± {100 * found.spread:.1f}'
+    if not base or not values.keys() & base.keys():
+        return text
+    difference = paired_difference(values, base)
+    if difference.low is None:
+        return f'{text} ({100 * difference.mean:+.1f})'
+    bounds = f'({100 * difference.low:+.1f} to {100 * difference.high:+.1f})'
+    return f'{text} **{bounds}**' if difference.is_clear else f'{text} {bounds}'
+
+
+def caption(task: str, part: str, network: str, rows: Rows) -> str:
+    """What a reader has to know of a network's table, what it lacks included."""
+    first, *others = PARTS[part]
+    # The first may belong to another part as well, and have more seeds there.
+    seeds = sorted({row['seed'] for row in rows if row['variant'] in others})
+    command = f'python -m benchmarks.study --task {task} --part {part} --seeds {seeds[-1] + 1}'
+    sentences = [
+        f'**{network}**, {_seeds_as_text(seeds)}, by `{command}`.',
+        'Percent: mean ± standard deviation over seeds.',
+        f'In brackets: {100 * CONFIDENCE:.0f} % confidence interval of the difference from',
+        f'"{first}", in percentage points, by Student\'s t over the seeds that both have;',
+        'bold where it leaves out zero.',
+    ]
+    trained = {(row['variant'], row['seed']) for row in rows}
+    planned = {(variant, seed) for variant in PARTS[part] for seed in seeds}
+    if missing := len(planned - trained):
+        sentences.append(f'**Unfinished:** {missing} of {len(planned)} trainings are not there.')
+    if 1 in Counter(variant for variant, _ in trained).values():
+        sentences.append('A single seed has no spread, and in brackets the bare difference.')
+    return ' '.join(sentences) + '\n'
+
+
+def _seeds_as_text(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f'seed {seeds[0]}'
+    if seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f'seeds {seeds[0]} to {seeds[-1]}'
+    return 'seeds ' + ', '.join(map(str, seeds))
