@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
 from benchmarks.report import with_blocks
@@ -19,6 +21,7 @@ from benchmarks.study.plan import TASKS
 from benchmarks.study.runs import Results, Run, carry_out
 from benchmarks.study.statistics import mean, paired_difference
 from benchmarks.study.variants import ABLATIONS, COMPARED, VARIANTS
+from mmdk.detection.digits import split_scans
 from mmdk.layers.conv_base import ConvBase
 
 RUN = Run('classification', 'R18-DW', 'DK', 0)
@@ -152,9 +155,22 @@ def test_detector_sees_images_as_they_were_drawn(tmp_path):
     assert config.param_scheduler[1].end == config.train_cfg.max_epochs == epochs
 
 
-def test_tested_scans_are_other_images_at_every_strength():
-    from sklearn.datasets import load_digits
+def test_detector_is_never_tested_on_scans_that_it_was_trained_on():
+    classes = load_digits().target
+    trained, _ = split_scans(classes, detection.SETS['as trained'])
+    for digits in detection.SETS.values():
+        _, tested = split_scans(classes, digits)
+        assert len(tested) > 300 and not set(tested) & set(trained)
 
+
+def test_detector_that_finds_nothing_has_an_ap_of_zero(monkeypatch, tmp_path):
+    monkeypatch.setattr(detection, 'evaluate', lambda *args: {})
+    config = detection.make_config('R50-DW', VARIANTS['plain'], 0, str(tmp_path))
+    runner = SimpleNamespace(cfg=config, model=None)
+    assert detection.test(runner, tmp_path) == dict.fromkeys(detection.METRICS, 0.0)
+
+
+def test_tested_scans_are_other_images_at_every_strength():
     source = load_digits()
     members = torch.arange(10).numpy()
     weak, strong = (draw_set(source, members, strength, 20, seed=1) for strength in (0.0, 3.0))

@@ -25,9 +25,10 @@ WEIGHTS = Path('work_dirs/study')
 KEPT_SEED = 0  # the one whose weights are kept
 
 DIGITS = DigitsOptions(val_images=400, image_size=96, digits=(1, 3), scale=(2.0, 5.0))
-# Smaller at most than in training: stretched digits have to fit into the image.
+# Smaller at most than in training: stretched digits have to fit into the image. The seed is that of
+# training, because it splits the scans: another one would test on digits that were trained on.
 HARDER = dataclasses.replace(
-    DIGITS, train_images=1, scale=(2.0, 4.0), rotation=60.0, aspect=1.6, shear=0.6, seed=1
+    DIGITS, train_images=1, scale=(2.0, 4.0), rotation=60.0, aspect=1.6, shear=0.6
 )
 SETS = {'as trained': DIGITS, 'harder': HARDER}
 FOLDERS = {'as trained': Path('data/digits-96'), 'harder': Path('data/digits-96-harder')}
@@ -106,7 +107,8 @@ def test(runner: Runner, folder: Path) -> dict[str, float]:
     loader.dataset.data_root = f'{folder}/'
     metric = dict(runner.cfg.test_evaluator, ann_file=f'{folder}/annotations/val.json')
     metrics = evaluate(runner.model, loader, metric)
-    return {name: metrics[f'coco/bbox_{name}'] for name in METRICS}
+    # Where nothing at all is detected, CocoMetric has no metrics.
+    return {name: metrics.get(f'coco/bbox_{name}', 0.0) for name in METRICS}
 
 
 if __name__ == '__main__':

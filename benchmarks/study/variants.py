@@ -38,7 +38,7 @@ DK = Variant(layer=dict(type='DK'))
 
 COMPARED = {
     'plain': Variant(),
-    # About what DK's offsets cost in parameters and FLOPs, spent on channels instead.
+    # Parameters and FLOPs, of which what predicts offsets needs many, spent on channels instead.
     'plain, wider': Variant(width=1.5),
     'DCN': Variant(layer=dict(type='FastDCN')),
     'DCNv2': Variant(layer=dict(type='FastDCN', modulated=True)),
