@@ -144,9 +144,12 @@ class TestSteps:
         assert 'demo: train.py failed with exit status 1' in ran.stderr
 
 
-def run_demo(config, cwd):
+def run_demo(config, cwd, *options):
     return subprocess.run(
-        [sys.executable, SCRIPT, '--config', config], cwd=cwd, capture_output=True, text=True
+        [sys.executable, SCRIPT, '--config', config, *options],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
     )
 
 
@@ -186,3 +189,20 @@ def test_from_nothing_to_pictures_then_again_then_further(tmp_path):
     ran = run_demo(tiny_config(tmp_path, epochs=2), tmp_path)
     assert 'resumed epoch: 1' in ran.stdout
     assert (results / 'epoch_2.pth').exists()
+
+
+@pytest.mark.slow
+def test_weights_by_name_need_no_training(tmp_path):
+    name = 'retinanet_r50-dw-w16-dk-c3-c5_fpn_12e_digits'
+    config = tmp_path / f'{name}.py'
+    config.write_text(f"""
+_base_ = '{ROOT}/configs/digits/{name}.py'
+digits = dict(train_images=1, val_images=12)
+""")
+    ran = run_demo(config, tmp_path, '--weights', f'mmdk://{name}')
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    results = tmp_path / 'work_dirs' / name
+    assert json.loads((results / 'metrics.json').read_text())['coco/bbox_mAP_50'] > 0.6
+    pictures = {path.name for path in results.glob('*.png')}
+    assert pictures == {'detections.png', 'kernel_offsets.png'}
+    assert all(picture in ran.stdout for picture in pictures)

@@ -1,6 +1,10 @@
 """Trains, tests and pictures a DK detector on handwritten digits, with MMDetection's own tools.
 
-Run it again to go on after an interruption; what is done is not done again.
+Run it again to go on after an interruption; what is done is not done again. With --weights, which
+takes the names of mmdk's own checkpoints as well, nothing is trained:
+
+    NAME=retinanet_r50-dw-w16-dk-c3-c5_fpn_12e_digits
+    python tools/demo.py --config configs/digits/$NAME.py --weights mmdk://$NAME
 """
 
 import argparse
@@ -44,19 +48,24 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--config', type=Path, default=CONFIG, help='config to train [%(default)s]')
     parser.add_argument(
+        '--weights', metavar='CHECKPOINT', help='test and picture these instead of training'
+    )
+    parser.add_argument(
         '--work-dir',
         type=Path,
-        default=Path('work_dirs/demo'),
-        help='folder of all results [%(default)s]',
+        help="folder of all results [work_dirs/demo; with --weights work_dirs/CONFIG'S NAME]",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.work_dir is None:
+        args.work_dir = Path('work_dirs', args.config.stem if args.weights else 'demo')
+    return args
 
 
 def main() -> None:
     args = parse_args()
     start = time.perf_counter()
     try:
-        results = run_demo(args.config, args.work_dir)
+        results = run_demo(args.config, args.work_dir, args.weights)
     except KeyboardInterrupt:
         sys.exit('\nInterrupted. Run the same command again to go on from the last epoch.')
     except subprocess.CalledProcessError as error:
@@ -71,21 +80,38 @@ def main() -> None:
         print(f'  {label:<11}{path}')
 
 
-def run_demo(config: Path, work_dir: Path) -> list[tuple[str, Path]]:
-    """Takes all steps; returns what lies where, as (label, path) pairs."""
+def run_demo(
+    config: Path, work_dir: Path, weights: str | None = None
+) -> list[tuple[str, Path | str]]:
+    """Takes all steps; returns what lies where, as (label, path) pairs.
+
+    Args:
+        config: Of the detector.
+        work_dir: Folder of all results.
+        weights: A checkpoint, by its path or name; without, the detector is trained.
+    """
     cfg = Config.fromfile(config)
+    metrics = work_dir / 'metrics.json'
     announce(1, f'data: {cfg.data_root}')
-    make_data(cfg.data_root)
-    announce(2, f"training {cfg.train_cfg.max_epochs} epochs with MMDetection's train.py")
-    checkpoint = train(config, cfg, work_dir)
+    make_data(cfg)
+    if weights:
+        announce(2, 'no training')
+        checkpoint, logs = weights, []
+    else:
+        announce(2, f"training {cfg.train_cfg.max_epochs} epochs with MMDetection's train.py")
+        checkpoint = train(config, cfg, work_dir)
+        logs = [('log', newest_log(work_dir))]
     announce(3, f"testing {checkpoint} with MMDetection's test.py")
-    metrics = test(config, work_dir, checkpoint)
+    if not weights and is_newer(metrics, checkpoint):
+        print('It is done already.')
+    else:
+        test(config, work_dir, checkpoint, metrics)
     announce(4, 'pictures')
-    pictures = draw(config, work_dir, checkpoint)
+    pictures = draw(config, work_dir, checkpoint, with_training=not weights)
     return [
         ('metrics', metrics),
         ('checkpoint', checkpoint),
-        ('log', newest_log(work_dir)),
+        *logs,
         *(('picture', picture) for picture in pictures),
     ]
 
@@ -94,8 +120,8 @@ def announce(step: int, text: str) -> None:
     print(f'\n[{step}/4] {text}', flush=True)
 
 
-def make_data(folder: str) -> None:
-    if not make_digits(folder, DigitsOptions()):
+def make_data(cfg: Config) -> None:
+    if not make_digits(cfg.data_root, DigitsOptions(**cfg.digits)):
         print('It is there already.')
 
 
@@ -133,17 +159,16 @@ def last_checkpoint(work_dir: Path) -> Path | None:
     return work_dir / Path(note.read_text()).name if note.exists() else None
 
 
-def test(config: Path, work_dir: Path, checkpoint: Path) -> Path:
-    """Tests the checkpoint; returns the path of the metrics, with MMDetection's own keys."""
-    metrics = work_dir / 'metrics.json'
-    if metrics.exists() and metrics.stat().st_mtime > checkpoint.stat().st_mtime:
-        print('It is done already.')
-        return metrics
+def is_newer(metrics: Path, checkpoint: Path) -> bool:
+    return metrics.exists() and metrics.stat().st_mtime > checkpoint.stat().st_mtime
+
+
+def test(config: Path, work_dir: Path, checkpoint: Path | str, metrics: Path) -> None:
+    """Tests the checkpoint, and keeps the metrics under MMDetection's own keys."""
     test_dir = work_dir / 'test'
     run_mmdet('test.py', config, checkpoint, '--work-dir', test_dir)
     newest = max(test_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
     shutil.copyfile(newest, metrics)
-    return metrics
 
 
 def run_mmdet(tool: str, *args: str | Path) -> None:
@@ -156,17 +181,16 @@ def newest_log(work_dir: Path) -> Path:
     return max(work_dir.glob('*/*.log'), key=lambda path: path.stat().st_mtime)
 
 
-def draw(config: Path, work_dir: Path, checkpoint: Path) -> list[Path]:
+def draw(config: Path, work_dir: Path, checkpoint: Path | str, with_training: bool) -> list[Path]:
     """Draws what was learnt; returns the pictures' paths."""
     model = init_detector(config, str(checkpoint), device='cpu')
     dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
     images = [dataset[index] for index in range(min(PICTURED_IMAGES, len(dataset)))]
     with torch.no_grad():
         samples = model.test_step(pseudo_collate(images))
-    figures = {
-        'detections.png': plot_detections(samples, model.dataset_meta['classes']),
-        'training_curve.png': plot_training_curve(*read_scalars(work_dir)),
-    }
+    figures = {'detections.png': plot_detections(samples, model.dataset_meta['classes'])}
+    if with_training:
+        figures['training_curve.png'] = plot_training_curve(*read_scalars(work_dir))
     fullest = max(images, key=lambda image: len(image['data_samples'].gt_instances))
     layers = kernel_offsets(model, fullest)
     if layers:

@@ -20,21 +20,25 @@ from benchmarks.study.evaluation import evaluate
 from benchmarks.study.variants import VARIANTS, Variant, offset_learning, swap
 from mmdk.detection.digits import DigitsOptions, make_digits
 
-CONFIG = 'configs/digits/retinanet_r50-dw-w16_fpn_12e_digits.py'
+ROOT = Path(__file__).parents[2]
+CONFIG = Config.fromfile(ROOT / 'configs/digits/retinanet_r50-dw-w16_fpn_12e_digits.py')
 WEIGHTS = Path('work_dirs/study')
 KEPT_SEED = 0  # the one whose weights are kept
 
-DIGITS = DigitsOptions(val_images=400, image_size=96, digits=(1, 3), scale=(2.0, 5.0))
+DIGITS = DigitsOptions(**CONFIG.digits)
 # Smaller at most than in training: stretched digits have to fit into the image. The seed is that of
 # training, because it splits the scans: another one would test on digits that were trained on.
 HARDER = dataclasses.replace(
     DIGITS, train_images=1, scale=(2.0, 4.0), rotation=60.0, aspect=1.6, shear=0.6
 )
 SETS = {'as trained': DIGITS, 'harder': HARDER}
-FOLDERS = {'as trained': Path('data/digits-96'), 'harder': Path('data/digits-96-harder')}
+FOLDERS = {'as trained': Path(CONFIG.data_root), 'harder': Path('data/digits-96-harder')}
 
 BACKBONES = {'R50': 'ResNet', 'R50-DW': 'ResNetDW'}
-SETTINGS = dict(epochs=12, sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()})
+SETTINGS = dict(
+    epochs=CONFIG.max_epochs,
+    sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()},
+)
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
 
 
@@ -74,7 +78,7 @@ def prepare(network: str, variant: Variant, seed: int, work_dir: str) -> Runner:
 
 
 def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Config:
-    config = Config.fromfile(CONFIG)
+    config = copy.deepcopy(CONFIG)
     config.work_dir = work_dir
     config.model.backbone.type = BACKBONES[network]
     config.model.backbone.base_channels = int(config.model.backbone.base_channels * variant.width)

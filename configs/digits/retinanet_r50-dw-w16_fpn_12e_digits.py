@@ -1,12 +1,13 @@
 # RetinaNet on a depthwise ResNet-50 of a quarter of the width, from scratch, on 96x96 images: the
-# detector of the study (docs/study.md), plain. Its data:
-#   python tools/make_digits.py --out data/digits-96 --image-size 96 --digits 1 3 --scale 2 5 \
-#     --val-images 400
+# detector of the study (docs/study.md), plain.
 _base_ = '../dk/retinanet_r50-w16_fpn_8e_digits.py'
 
 model = dict(backbone=dict(type='ResNetDW'))
 
+# python tools/make_digits.py --out data/digits-96 --image-size 96 --digits 1 3 --scale 2 5 \
+#     --val-images 400
 data_root = 'data/digits-96/'
+digits = dict(val_images=400, image_size=96, digits=(1, 3), scale=(2.0, 5.0))
 train_pipeline = _base_.train_pipeline
 train_pipeline[2] = dict(type='Resize', scale=(96, 96), keep_ratio=True)
 test_pipeline = _base_.test_pipeline

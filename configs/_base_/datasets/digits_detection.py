@@ -1,4 +1,5 @@
-# Made by `python tools/make_digits.py --out data/digits`.
+# Made by `python tools/make_digits.py --out data/digits`, with its defaults but for `digits`.
+digits = dict()
 dataset_type = 'CocoDataset'
 data_root = 'data/digits/'
 metainfo = dict(classes=('0', '1', '2', '3', '4', '5', '6', '7', '8', '9'))
