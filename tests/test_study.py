@@ -18,7 +18,7 @@ from benchmarks.study.classification import STRENGTHS, Classifier, draw_set
 from benchmarks.study.networks import NETWORKS
 from benchmarks.study.pictures import STYLES, draw
 from benchmarks.study.plan import TASKS
-from benchmarks.study.runs import Results, Run, carry_out
+from benchmarks.study.runs import Results, Run, carry_out, results_of
 from benchmarks.study.statistics import mean, paired_difference
 from benchmarks.study.variants import ABLATIONS, COMPARED, VARIANTS
 from mmdk.detection.digits import split_scans
@@ -26,34 +26,37 @@ from mmdk.layers.conv_base import ConvBase
 
 RUN = Run('classification', 'R18-DW', 'DK', 0)
 OTHER = dataclasses.replace(RUN, seed=1)
+SETTINGS = {RUN.network: dict(epochs=8)}
 
 
 class TestResults:
     def test_are_kept_and_found_again(self, tmp_path):
         path = tmp_path / 'results.json'
-        Results(path, dict(epochs=8)).add(RUN, dict(accuracy=0.5))
-        again = Results(path, dict(epochs=8))
+        Results(path, SETTINGS).add(RUN, dict(accuracy=0.5))
+        again = Results(path, SETTINGS)
         assert RUN in again and OTHER not in again
         assert json.loads(path.read_text())['rows'][0]['accuracy'] == 0.5
 
-    @pytest.mark.parametrize('task', [classification, detection])
-    def test_of_a_task_are_found_again(self, tmp_path, task):
-        path = tmp_path / 'results.json'
-        Results(path, task.SETTINGS).add(RUN, {})
-        assert RUN in Results(path, task.SETTINGS)
+    @pytest.mark.parametrize('task', TASKS)
+    def test_of_a_task_are_found_again(self, monkeypatch, tmp_path, task):
+        monkeypatch.setattr(runs, 'RESULTS', tmp_path)
+        for network in TASKS[task]:
+            run = Run(task, network, 'DK', 0)
+            results_of(task).add(run, {})
+            assert run in results_of(task)
 
     def test_of_other_settings_do_not_count(self, tmp_path, monkeypatch):
         path = tmp_path / 'results.json'
-        Results(path, dict(epochs=8)).add(RUN, dict(accuracy=0.5))
-        assert RUN not in Results(path, dict(epochs=9))
+        Results(path, SETTINGS).add(RUN, dict(accuracy=0.5))
+        assert RUN not in Results(path, {RUN.network: dict(epochs=9)})
         slower = dataclasses.replace(VARIANTS['DK'], offset_lr=0.5)
         monkeypatch.setitem(VARIANTS, 'DK', slower)
-        assert RUN not in Results(path, dict(epochs=8))
+        assert RUN not in Results(path, SETTINGS)
 
     def test_only_what_is_missing_is_trained(self, tmp_path, monkeypatch):
         trained = []
         monkeypatch.setattr(runs, '_in_process', lambda run: trained.append(run) or {})
-        results = Results(tmp_path / 'results.json', {})
+        results = Results(tmp_path / 'results.json', SETTINGS)
         results.add(RUN, {})
         carry_out([RUN, OTHER], results, jobs=2)
         assert trained == [OTHER] and OTHER in results
@@ -65,10 +68,10 @@ class TestResults:
             return {}
 
         monkeypatch.setattr(runs, '_in_process', train)
-        results = Results(tmp_path / 'results.json', {})
+        results = Results(tmp_path / 'results.json', SETTINGS)
         with pytest.raises(RuntimeError, match='diverged'):
             carry_out([OTHER, RUN], results, jobs=1)
-        assert OTHER in Results(tmp_path / 'results.json', {})
+        assert OTHER in Results(tmp_path / 'results.json', SETTINGS)
 
 
 class TestStatistics:
@@ -114,13 +117,12 @@ def test_wider_network_has_half_as_many_channels_again(network):
     assert wider(torch.randn(2, 1, 32, 32), None, 'tensor').shape == (2, 10)
 
 
-def test_offsets_learn_slower_all_the_way(tmp_path, monkeypatch):
+def test_offsets_learn_slower_all_the_way(tmp_path):
     """Some schedulers, OneCycleLR among them, give all parameter groups one learning rate."""
     variant = dataclasses.replace(VARIANTS['DK'], stages=(4,), offset_lr=0.25)
     model = Classifier('R18-DW', variant)
-    monkeypatch.setattr(classification, 'SETTINGS', classification.SETTINGS | dict(epochs=2))
     images = TensorDataset(torch.randn(192, 1, 32, 32), torch.zeros(192, dtype=torch.long))
-    runner = classification.make_runner(model, images, variant, 0, str(tmp_path))
+    runner = classification.make_runner(model, images, variant, 2, 0, str(tmp_path))
     rates = LearningRates(model)
     runner.register_hook(rates)
     runner.train()
@@ -151,7 +153,7 @@ def test_detector_sees_images_as_they_were_drawn(tmp_path):
         (resize,) = (step for step in loader.dataset.pipeline if step.type == 'Resize')
         assert resize.scale == (96, 96)
     assert config.optim_wrapper.paramwise_cfg.custom_keys.conv_offset.lr_mult == 0.1
-    epochs = detection.SETTINGS['epochs']
+    epochs = detection.SETTINGS['R50-DW']['epochs']
     assert config.param_scheduler[1].end == config.train_cfg.max_epochs == epochs
 
 
@@ -202,7 +204,7 @@ def keep(task, network, variant, seeds, value):
             if task == 'classification'
             else {'AP': {name: dict.fromkeys(detection.METRICS, score) for name in detection.SETS}}
         )
-        runs.results_of(task).add(Run(task, network, variant, seed), measured)
+        results_of(task).add(Run(task, network, variant, seed), measured)
 
 
 class TestReport:

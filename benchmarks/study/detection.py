@@ -35,9 +35,12 @@ SETS = {'as trained': DIGITS, 'harder': HARDER}
 FOLDERS = {'as trained': Path(CONFIG.data_root), 'harder': Path('data/digits-96-harder')}
 
 BACKBONES = {'R50': 'ResNet', 'R50-DW': 'ResNetDW'}
-SETTINGS = dict(
-    epochs=CONFIG.max_epochs,
-    sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()},
+SETTINGS = dict.fromkeys(
+    BACKBONES,
+    dict(
+        epochs=CONFIG.max_epochs,
+        sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()},
+    ),
 )
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
 

@@ -41,14 +41,18 @@ class Run:
 class Results:
     """The JSON file of one task.
 
-    A result is that of a run only while the variant's settings and the task's own, which are in the
+    A result is that of a run only while the variant's settings and the network's, which are in the
     file too, are what they were.
+
+    Args:
+        path: The file.
+        settings: Of each network's trainings.
     """
 
-    def __init__(self, path: Path, task_settings: dict):
+    def __init__(self, path: Path, settings: dict[str, dict]):
         self.path = path
         # As the file has them: it makes lists of tuples.
-        self.task_settings = json.loads(json.dumps(task_settings))
+        self.settings = json.loads(json.dumps(settings))
         self.rows = json.loads(path.read_text())['rows'] if path.exists() else []
 
     def __contains__(self, run: Run) -> bool:
@@ -59,7 +63,8 @@ class Results:
         return [
             row
             for row in self.rows
-            if row['variant'] in VARIANTS and row['settings'] == self._settings(row['variant'])
+            if row['variant'] in VARIANTS
+            and row['settings'] == self._settings(row['network'], row['variant'])
         ]
 
     def add(self, run: Run, measured: dict) -> None:
@@ -77,11 +82,11 @@ class Results:
             'network': run.network,
             'variant': run.variant,
             'seed': run.seed,
-            'settings': self._settings(run.variant),
+            'settings': self._settings(run.network, run.variant),
         }
 
-    def _settings(self, variant: str) -> dict:
-        return {**self.task_settings, **VARIANTS[variant].settings()}
+    def _settings(self, network: str, variant: str) -> dict:
+        return {**self.settings[network], **VARIANTS[variant].settings()}
 
 
 def results_of(task: str) -> Results:
