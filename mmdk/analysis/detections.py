@@ -59,7 +59,7 @@ def compare_detections(
         score_thr: Detections scored below are not drawn.
 
     Returns:
-        A column for each image: the ground truth above, a row for each detector below it.
+        A column for each image, with the ground truth above and a row for each detector below.
 
     Raises:
         ValueError: The images differ in number, or there is none.

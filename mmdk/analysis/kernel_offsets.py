@@ -101,10 +101,11 @@ def plot_kernel_offsets(
         scope with the rigid (hollow) and the learned (filled) taps of the first offset group.
     """
     panels = 1 + len(points)
-    layers_per_row = min(max(PANELS_PER_ROW // panels, 1), len(layers))
-    rows = math.ceil(len(layers) / layers_per_row)
-    columns = layers_per_row * panels
-    figure = Figure(figsize=(columns * PANEL, rows * (PANEL + 0.3)), layout='constrained')
+    rows = math.ceil(len(layers) / max(PANELS_PER_ROW // panels, 1))
+    columns = math.ceil(len(layers) / rows) * panels
+    # Scopes are square; maps alone are as high as the image.
+    height = PANEL if points else PANEL * image.shape[0] / image.shape[1]
+    figure = Figure(figsize=(columns * PANEL, rows * (height + 0.3)), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).reshape(-1, panels)
     for axis in axes.flat:
         axis.set_axis_off()

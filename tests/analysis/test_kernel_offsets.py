@@ -92,7 +92,7 @@ def test_map_shows_at_each_pixel_the_nearest_unit():
     assert axis.images[1].get_array().tolist() == rows
 
 
-@pytest.mark.parametrize('points, rows, columns', [(0, 2, 8), (3, 5, 8), (4, 9, 5)])
+@pytest.mark.parametrize('points, rows, columns', [(0, 2, 5), (3, 5, 8), (4, 9, 5)])
 def test_layers_share_rows_where_they_fit(points, rows, columns):
     layer = LayerOffsets('any', np.zeros((1, 1, 1, 2, 3, 2)), scope_size=(2, 2))
     figure = plot_kernel_offsets(np.zeros((6, 4, 3), np.uint8), [layer] * 9, [(1, 1)] * points)
