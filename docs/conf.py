@@ -11,7 +11,7 @@ author = copyright = 'mmdk contributors'
 version = release = __version__
 
 extensions = [
-    'myst_parser',
+    'myst_nb',  # Markdown, too
     'sphinx.ext.autodoc',
     'sphinx.ext.mathjax',
     'sphinx.ext.napoleon',
@@ -20,13 +20,15 @@ extensions = [
 root_doc = 'docs/index'
 include_patterns = [
     *('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'),
-    *('docs/**.md', 'configs/*/README.md', 'benchmarks/README.md'),
+    *('docs/**.md', 'docs/notebooks/*.ipynb', 'configs/*/README.md', 'benchmarks/README.md'),
 ]
 # Not even looked into.
 exclude_patterns = ['.*', 'build', 'data', 'work_dirs']
 
 myst_enable_extensions = ['dollarmath']
 myst_heading_anchors = 3
+# Notebooks are shown as they are committed; a test executes them.
+nb_execution_mode = 'off'
 
 # What stands in single backticks is code; quotes are left as they are.
 default_role = 'literal'

@@ -4,7 +4,7 @@ What needs MMDetection too is in `mmdk.analysis.detectors`, and what the command
 `tools/analysis_tools` share in `mmdk.analysis.command_line`.
 """
 
-from mmdk.analysis.detections import plot_detections
+from mmdk.analysis.detections import compare_detections, plot_detections
 from mmdk.analysis.figures import add_figure, render
 from mmdk.analysis.images import SeenImage, run_on_image
 from mmdk.analysis.kernel_offsets import (
@@ -37,6 +37,7 @@ __all__ = [
     'ReceptiveField',
     'SeenImage',
     'add_figure',
+    'compare_detections',
     'kernel_pictures',
     'over_the_image',
     'plot_detections',

@@ -15,7 +15,7 @@ from torch import nn
 from mmdk.analysis.recording import each_call, taps_of
 from mmdk.analysis.units import nearest_unit
 
-LAYERS_PER_ROW = 2
+PANELS_PER_ROW = 8  # at most, but those of one layer
 PANEL = 2.0  # inches
 
 
@@ -94,18 +94,19 @@ def plot_kernel_offsets(
     Args:
         image: (H, W, 3) uint8 RGB, what the network saw.
         layers: One entry a layer.
-        points: (y, x) in image pixels; one scope is drawn each.
+        points: (y, x) in image pixels; one scope is drawn each. May be empty.
 
     Returns:
         Per layer the image under the mean distance of the taps, and per point the cells of the
         scope with the rigid (hollow) and the learned (filled) taps of the first offset group.
     """
-    rows = math.ceil(len(layers) / LAYERS_PER_ROW)
     panels = 1 + len(points)
-    figure = Figure(
-        figsize=(LAYERS_PER_ROW * panels * PANEL, rows * (PANEL + 0.3)), layout='constrained'
-    )
-    axes = figure.subplots(rows, LAYERS_PER_ROW * panels, squeeze=False).reshape(-1, panels)
+    rows = math.ceil(len(layers) / max(PANELS_PER_ROW // panels, 1))
+    columns = math.ceil(len(layers) / rows) * panels
+    # Scopes are square; maps alone are as high as the image.
+    height = PANEL if points else PANEL * image.shape[0] / image.shape[1]
+    figure = Figure(figsize=(columns * PANEL, rows * (height + 0.3)), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).reshape(-1, panels)
     for axis in axes.flat:
         axis.set_axis_off()
     # The last row may have more axes than there are layers.
@@ -114,11 +115,9 @@ def plot_kernel_offsets(
         for index, (axis, point) in enumerate(zip(scope_axes, points, strict=True)):
             unit = nearest_unit(point, image.shape[:2], layer.offsets.shape[-2:])
             _draw_scope(axis, layer, unit, _colour(index))
-    figure.suptitle(
-        'Maps: how far the taps move, mean over taps, from 0 (dark) to the maximum named above.\n'
-        'Squares: the cells of the scope at the marked points; rigid taps hollow, learned filled.',
-        fontsize=9,
-    )
+    maps = 'Maps: how far the taps move, mean over taps, from 0 (dark) to the maximum named above.'
+    scopes = '\nSquares: the scope at the marked points; rigid taps hollow, learned filled.'
+    figure.suptitle(maps + scopes if points else maps, fontsize=9)
     return figure
 
 

@@ -221,12 +221,13 @@ def _energy(unit: Tensor, x: Tensor, probes: int, signs: torch.Generator, layer:
 
 
 def plot_receptive_fields(
-    fields: dict[str, ReceptiveField], image: np.ndarray | None = None
+    fields: dict[str, ReceptiveField | Sequence[ReceptiveField]], image: np.ndarray | None = None
 ) -> Figure:
     """Draws effective receptive fields side by side.
 
     Args:
-        fields: By what they are called in the picture.
+        fields: By what they are called in the picture; or lists of fields, of as many units each,
+            which are drawn one above the other.
         image: (H, W, 3) uint8 RGB to draw them on, if any.
 
     Returns:
@@ -234,17 +235,27 @@ def plot_receptive_fields(
         ellipse of two standard deviations; above it the area that holds half and 90 % of it.
 
     Raises:
-        ValueError: There is no field.
+        ValueError: There is no field, or the lists differ in length.
     """
     if not fields:
         raise ValueError('fields is empty; give at least one.')
-    height, width = next(iter(fields.values())).energy.shape
+    columns = {
+        name: [each] if isinstance(each, ReceptiveField) else list(each)
+        for name, each in fields.items()
+    }
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise ValueError(f'fields must hold as many units under each name, got {counts}.')
+    rows = next(iter(counts.values()))
+    height, width = next(iter(columns.values()))[0].energy.shape
     figure = Figure(
-        figsize=(max(len(fields), 2) * PANEL, PANEL * height / width + 1.0), layout='compressed'
+        figsize=(max(len(columns), 2) * PANEL, rows * (PANEL * height / width + 0.5) + 0.5),
+        layout='compressed',
     )
-    axes = figure.subplots(1, len(fields), squeeze=False)[0]
-    for axis, (name, field) in zip(axes, fields.items(), strict=True):
-        _draw(axis, name, field, image)
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    for axes_of_name, (name, column) in zip(axes.T, columns.items(), strict=True):
+        for axis, field in zip(axes_of_name, column, strict=True):
+            _draw(axis, name, field, image)
     figure.supxlabel(
         'Colour: square root of the energy. Cross: the unit. Ellipse: two standard deviations.\n'
         'Above: how many pixels hold 50 % and 90 % of it; the longest axis, counter-clockwise.',

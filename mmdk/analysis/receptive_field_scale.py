@@ -70,7 +70,7 @@ def plot_receptive_field_scale(fields: dict[str, Sequence[ObjectField]]) -> Figu
     for column, (name, each) in zip(axes.T, fields.items(), strict=True):
         for axis, area in zip(column, SHARES, strict=True):
             _draw(axis, each, area)
-        column[0].set_title(f'{name}\n{column[0].get_title()}', fontsize=8)
+        column[0].set_title(f'{name}\n{column[0].get_title()}', fontsize=7)
         column[-1].set_xlabel('object: √(area of the box), px', fontsize=7)
     for row, share in zip(axes, SHARES.values(), strict=True):
         row[0].set_ylabel(f'field: √(area with {share} of the energy), px', fontsize=7)

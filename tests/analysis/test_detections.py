@@ -5,7 +5,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from PIL import Image
 
-from mmdk.analysis import plot_detections
+from mmdk.analysis import compare_detections, plot_detections
 
 CLASSES = tuple('0123456789')
 
@@ -58,3 +58,19 @@ def test_images_without_objects(sample, render):
     empty = render(plot_detections([sample], CLASSES))
     assert full.shape == empty.shape
     assert (full != empty).any(axis=-1).mean() > 0.005
+
+
+class TestCompareDetections:
+    def test_a_column_an_image_and_a_row_a_detector(self, sample):
+        blind = sample.clone()
+        blind.pred_instances = sample.pred_instances[:0]
+        figure = compare_detections({'one': [sample] * 3, 'two': [blind] * 3}, CLASSES)
+        rows = np.reshape(figure.axes, (3, 3))
+        assert [axis.get_title() for axis in rows[:, 2]] == ['ground truth', 'one', 'two']
+        assert [drawn(axis)[1] for axis in rows[:, 2]] == [['3'], ['3  0.88'], []]
+
+    @pytest.mark.parametrize('counts', [(1, 2), (0, 0)])
+    def test_as_many_images_of_each(self, sample, counts):
+        samples = {str(count): [sample] * count for count in counts}
+        with pytest.raises(ValueError, match='as many images of each detector, got {'):
+            compare_detections(samples, CLASSES)

@@ -92,6 +92,14 @@ def test_map_shows_at_each_pixel_the_nearest_unit():
     assert axis.images[1].get_array().tolist() == rows
 
 
+@pytest.mark.parametrize('points, rows, columns', [(0, 2, 5), (3, 5, 8), (4, 9, 5)])
+def test_layers_share_rows_where_they_fit(points, rows, columns):
+    layer = LayerOffsets('any', np.zeros((1, 1, 1, 2, 3, 2)), scope_size=(2, 2))
+    figure = plot_kernel_offsets(np.zeros((6, 4, 3), np.uint8), [layer] * 9, [(1, 1)] * points)
+    grid = figure.axes[0].get_gridspec()
+    assert (grid.nrows, grid.ncols) == (rows, columns)
+
+
 def test_other_layers_with_kernel_offsets_are_recorded_and_drawn():
     model = nn.Sequential(
         GlobalDeformKernel2d(3, 4, 3, padding=1), DeformKernelConv2d(4, 4, 3, padding=1)

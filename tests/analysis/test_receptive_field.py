@@ -149,3 +149,18 @@ def test_picture(render):
     assert 'plain\n50 %: 5 px, 90 %: 9 px\n135°' in plain.get_title()
     assert '50 %: 41 px' in deformable.get_title()
     assert render(figure).std() > 5
+
+
+def test_picture_of_several_units():
+    point = np.zeros((9, 9))
+    point[4, 4] = 1
+    units = [field_of(energy) for energy in (point, np.eye(9), np.ones((9, 9)))]
+    figure = plot_receptive_fields({'plain': units, 'DK': units[::-1]})
+    titles = [axis.get_title().split(' px')[0] for axis in figure.axes]
+    assert titles == [
+        *('plain\n50 %: 1', 'DK\n50 %: 41'),
+        *('plain\n50 %: 5', 'DK\n50 %: 5'),
+        *('plain\n50 %: 41', 'DK\n50 %: 1'),
+    ]
+    with pytest.raises(ValueError, match="as many units under each name, got {'a': 3, 'b': 2}"):
+        plot_receptive_fields({'a': units, 'b': units[:2]})

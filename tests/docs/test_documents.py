@@ -54,6 +54,7 @@ PROGRAMS = {name: text for name, text in PYTHON.items() if name not in CONFIGS}
 MY_CONFIG = next(iter(CONFIGS.values()))  # README's first, which its commands train
 TRAINING = the_shell_block_with('train.py my_config.py')
 PICTURES = the_shell_block_with('kernels.py')
+GALLERY = the_shell_block_with('draw_gallery.py')
 CONVERSION = the_shell_block_with('convert_checkpoint.py')
 MAKE_TARGETS = sorted(
     {
@@ -116,9 +117,9 @@ def test_make_targets_exist(target):
 
 def test_no_shell_command_is_left_out():
     """Some are run elsewhere: test_packaging.py installs, test_recipes.py trains the recipe, and
-    test_analysis_tools.py draws the pictures.
+    test_analysis_tools.py and test_gallery.py draw the pictures.
     """
-    scripts = (TRAINING, CONVERSION, PICTURES)
+    scripts = (TRAINING, CONVERSION, PICTURES, GALLERY)
     run = {line for script in scripts for line in commands(script)}
     run |= {f'make {name}' for name in MAKE_TARGETS}
     written = {line for script in blocks('shell').values() for line in commands(script)}

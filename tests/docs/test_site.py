@@ -14,7 +14,7 @@ BROKEN = {
     'gone_function': '{py:func}`gone_function`',
 }
 
-pytest.importorskip('myst_parser', reason='see requirements/docs.txt')
+pytest.importorskip('myst_nb', reason='see requirements/docs.txt')
 
 
 @pytest.fixture(scope='module')
@@ -45,6 +45,8 @@ def build(source, target):
         ('docs/concept', 'W[o,\\, c,\\, k +'),
         ('docs/install', '2.13.0'),
         ('docs/recipes', 'href="../configs/dk/README.html"'),
+        ('docs/gallery', 'photograph_offsets.png'),
+        ('docs/notebooks/tour', 'OffsetGenerator(16, 18'),
         ('docs/pictures', 'receptive_field_scale.py'),
         ('docs/performance', 'depthwise forward+backward'),
         ('docs/study', 'What is not concluded'),
