@@ -96,25 +96,25 @@ class TestStatistics:
 
 @pytest.mark.parametrize('network', NETWORKS)
 @pytest.mark.parametrize('variant', [name for name in COMPARED if name != 'plain, wider'])
-def test_variants_of_a_seed_first_compute_the_same(network, variant):
-    """But for experts, whose mixture is the plain kernel only up to noise that tells them apart."""
+def test_variants_of_a_seed_first_compute_the_same(network, variant, tmp_path):
+    """With the weights that a training begins with, which a runner may have initialised anew."""
     plain, swapped = [], []
-    images = torch.randn(2, 1, 32, 32)
+    images = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     for outputs, name in ((plain, 'plain'), (swapped, variant)):
-        torch.manual_seed(3)
-        model = Classifier(network, VARIANTS[name]).eval()
-        outputs.append(model(images, None, 'tensor'))
-    layers = sum(isinstance(part, ConvBase) for part in model.modules())
+        runner = classification.prepare(network, VARIANTS[name], 3, str(tmp_path))
+        runner._init_model_weights()
+        # In evaluation, untrained normalisation lets next to nothing through to the scores.
+        outputs.append(runner.model.train()(images, None, 'tensor'))
+    layers = sum(isinstance(part, ConvBase) for part in runner.model.modules())
     assert layers == (0 if variant == 'plain' else {'R18-DW': 12, 'MobileNetV2': 14}[network])
-    tolerance = 0.2 if variant == 'CondConv' else 1e-4
-    torch.testing.assert_close(swapped[0], plain[0], rtol=tolerance, atol=tolerance)
+    assert plain[0].std() > 0.05
+    torch.testing.assert_close(swapped[0], plain[0], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize('network', NETWORKS)
-def test_wider_network_has_half_as_many_channels_again(network):
-    plain, wider = (Classifier(network, VARIANTS[name]) for name in ('plain', 'plain, wider'))
-    assert wider.network.channels == 1.5 * plain.network.channels
-    assert wider(torch.randn(2, 1, 32, 32), None, 'tensor').shape == (2, 10)
+@pytest.mark.parametrize('task, network', [(task, each) for task in TASKS for each in TASKS[task]])
+def test_wider_network_costs_as_much_as_dk(task, network):
+    wider, dk = (cost.count_flops(task, network, name, 1).ratio for name in ('plain, wider', 'DK'))
+    assert wider == pytest.approx(dk, rel=0.12)
 
 
 def test_offsets_learn_slower_all_the_way(tmp_path):

@@ -43,7 +43,18 @@ DEFORMATION = dict(size=1.4, aspect=1.5, rotation=40.0, shear=0.4)
 NOISE = 20.0  # grey levels
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 
-COMMON = dict(train_images=4041, test_images=900, batch_size=64, lr=2e-3, decay=0.05)
+# What tells a training from others; `revision` grows when something else of it changes.
+COMMON = dict(
+    train_images=4041,
+    test_images=900,
+    scale=SCALE,
+    deformation=DEFORMATION,
+    noise=NOISE,
+    batch_size=64,
+    lr=2e-3,
+    decay=0.05,
+    revision=1,
+)
 # By network: MobileNetV2, deeper and narrower, learns next to nothing in its first epochs.
 SETTINGS = {'R18-DW': COMMON | dict(epochs=8), 'MobileNetV2': COMMON | dict(epochs=16)}
 
@@ -93,9 +104,11 @@ class Classifier(BaseModel):
 
     def __init__(self, network: str, variant: Variant):
         super().__init__()
-        make, stages = NETWORKS[network]
-        self.network = make(variant.width)
+        make, wider, stages = NETWORKS[network]
+        self.network = make(wider if variant.wider else 1.0)
         self.classify = nn.Linear(self.network.channels, len(CLASSES))
+        # Once, here: a runner initialises what has not been yet, and would spare the lifted layers.
+        self.init_weights()
         swap(self.network, variant, [stages[stage] for stage in variant.stages])
 
     def forward(self, images: Tensor, labels: Tensor, mode: str) -> Tensor | dict[str, Tensor]:

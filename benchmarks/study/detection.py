@@ -34,12 +34,15 @@ HARDER = dataclasses.replace(
 SETS = {'as trained': DIGITS, 'harder': HARDER}
 FOLDERS = {'as trained': Path(CONFIG.data_root), 'harder': Path('data/digits-96-harder')}
 
-BACKBONES = {'R50': 'ResNet', 'R50-DW': 'ResNetDW'}
+# Type, and the width at which the detector costs about as many FLOPs as with DK.
+BACKBONES = {'R50': ('ResNet', 1.1875), 'R50-DW': ('ResNetDW', 1.125)}
+# What tells a training from others; `revision` grows when something else of it changes.
 SETTINGS = dict.fromkeys(
     BACKBONES,
     dict(
         epochs=CONFIG.max_epochs,
         sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()},
+        revision=1,
     ),
 )
 METRICS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m')
@@ -83,11 +86,11 @@ def prepare(network: str, variant: Variant, seed: int, work_dir: str) -> Runner:
 def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Config:
     config = copy.deepcopy(CONFIG)
     config.work_dir = work_dir
-    config.model.backbone.type = BACKBONES[network]
-    config.model.backbone.base_channels = int(config.model.backbone.base_channels * variant.width)
-    config.model.neck.in_channels = [
-        int(channels * variant.width) for channels in config.model.neck.in_channels
-    ]
+    backbone, neck = config.model.backbone, config.model.neck
+    backbone.type, wider = BACKBONES[network]
+    if variant.wider:
+        backbone.base_channels = int(backbone.base_channels * wider)
+        neck.in_channels = [int(channels * wider) for channels in neck.in_channels]
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)  # one thread, as all of a training
     config.optim_wrapper.paramwise_cfg.update(offset_learning(variant))

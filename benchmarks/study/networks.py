@@ -1,5 +1,8 @@
 """Two small depthwise networks for images of 32 x 32 pixels, after well-known ones."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from mmdet.models.backbones import MobileNetV2
 from torch import Tensor, nn
 
@@ -89,11 +92,27 @@ class SmallMobileNetV2(MobileNetV2):
         return super().forward(x.expand(-1, 3, -1, -1))[0]
 
 
-# Network: (class, names of the depthwise convolutions in its four stages).
+class Network(NamedTuple):
+    """One that is compared.
+
+    Attributes:
+        make: Called with its width.
+        wider: The width at which it costs about as many FLOPs as with DK.
+        stages: Names of the depthwise convolutions in its four stages.
+    """
+
+    make: Callable[[float], nn.Module]
+    wider: float
+    stages: dict[int, str]
+
+
 NETWORKS = {
-    'R18-DW': (ResNet18DW, {s: rf'layer{s}\.\d\.residual\.[04]' for s in (1, 2, 3, 4)}),
-    'MobileNetV2': (
+    'R18-DW': Network(
+        ResNet18DW, 1.75, {s: rf'layer{s}\.\d\.residual\.[04]' for s in (1, 2, 3, 4)}
+    ),
+    'MobileNetV2': Network(
         SmallMobileNetV2,
+        2.0,
         {
             stage: rf'layer[{layers}]\.\d\.depthwise_conv\.conv'
             for stage, layers in {1: '12', 2: '3', 3: '45', 4: '67'}.items()

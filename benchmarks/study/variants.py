@@ -15,15 +15,15 @@ class Variant:
     """How a network's 3 x 3 convolutions are replaced.
 
     Attributes:
-        width: Factor of the network's channels.
+        wider: Whether the network has more channels, so many that it costs about the FLOPs of DK.
         layer: Type and options of the layer; None: the plain convolution stays.
         stages: Which of the four stages, the first being 1.
-        offset_lr: Factor of the learning rate of whatever predicts offsets or mixtures.
+        offset_lr: Factor of the learning rate of what predicts offsets.
         lifted: Whether new layers start from the plain network's initial weights, lifted, so that
             all variants of a seed first compute the same; else each draws its own.
     """
 
-    width: float = 1.0
+    wider: bool = False
     layer: dict | None = None
     stages: tuple[int, ...] = (2, 3, 4)
     offset_lr: float = 0.1
@@ -38,8 +38,8 @@ DK = Variant(layer=dict(type='DK'))
 
 COMPARED = {
     'plain': Variant(),
-    # Parameters and FLOPs, of which what predicts offsets needs many, spent on channels instead.
-    'plain, wider': Variant(width=1.5),
+    # The FLOPs of DK, most of which predict its offsets, spent on channels instead.
+    'plain, wider': Variant(wider=True),
     'DCN': Variant(layer=dict(type='FastDCN')),
     'DCNv2': Variant(layer=dict(type='FastDCN', modulated=True)),
     'CondConv': Variant(layer=dict(type='CondConv', num_experts=4)),
