@@ -143,6 +143,13 @@ class TestSteps:
         assert ran.returncode != 0
         assert 'demo: train.py failed with exit status 1' in ran.stderr
 
+    def test_config_without_digits_is_told_what_it_lacks(self, tmp_path):
+        config = tmp_path / 'coco.py'
+        config.write_text("data_root = 'data/coco/'\n")
+        ran = run_demo(config, tmp_path)
+        assert ran.returncode == 1 and ran.stderr.count('\n') == 1
+        assert 'demo: ' in ran.stderr and 'coco.py has no `digits`' in ran.stderr
+
 
 def run_demo(config, cwd, *options):
     return subprocess.run(

@@ -108,7 +108,7 @@ def test_sdist_holds_all_that_a_build_and_a_test_run_need(sdist):
     needed = {
         *('setup.py', 'pyproject.toml', 'LICENSE', 'README.md', 'Makefile', 'CHANGELOG.md'),
         *files_below('csrc', '.cpp', '.h', '.cu', '.cuh'),
-        *files_below('mmdk', '.py'),
+        *files_below('mmdk', '.py', '.pth'),
         *files_below('configs', '.py', '.md', '.yml'),
         *files_below('tools', '.py'),
         *files_below('tests', '.py'),
@@ -122,7 +122,7 @@ def test_sdist_holds_all_that_a_build_and_a_test_run_need(sdist):
 def test_wheel_from_the_sdist_holds_operators_configs_and_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert len([name for name in names if name.startswith('mmdk/_C') and name.endswith('.so')]) == 1
-    assert files_below('mmdk', '.py') <= names
+    assert files_below('mmdk', '.py', '.pth') <= names
     for name in files_below('configs', '.py', '.yml') | files_below('tools', '.py'):
         assert f'mmdk/.mim/{name}' in names
     assert not {name for name in names if name.startswith(('tests', 'csrc', 'configs', 'tools'))}

@@ -73,7 +73,7 @@ def main() -> None:
             f'demo: {Path(error.cmd[1]).name} failed with exit status {error.returncode}; '
             'its own message is above.'
         )
-    except FileExistsError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f'demo: {error}')
     print(f'\nDone in {(time.perf_counter() - start) / 60:.1f} minutes.')
     for label, path in results:
@@ -121,6 +121,11 @@ def announce(step: int, text: str) -> None:
 
 
 def make_data(cfg: Config) -> None:
+    if 'digits' not in cfg:
+        raise ValueError(
+            f'{cfg.filename} has no `digits`: the demo draws the data set itself. Inherit one of '
+            'the configs named digits, or set digits=dict(...) to options of mmdk.detection.digits.'
+        )
     if not make_digits(cfg.data_root, DigitsOptions(**cfg.digits)):
         print('It is there already.')
 

@@ -9,6 +9,7 @@ from scipy import stats
 __all__ = ['Difference', 'Mean', 'mean', 'paired_difference']
 
 CONFIDENCE = 0.95
+EPSILON = 1e-9  # what rounding makes of equal differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Difference:
 
     Attributes:
         mean: Of the differences.
-        low: Lower end of the interval; None for fewer than two pairs.
+        low: Lower end of the interval; None where there are fewer than three pairs, or where all
+            of them differ alike, which says nothing of how much they vary.
         high: Upper end.
         seeds: Number of pairs.
     """
@@ -77,10 +79,7 @@ def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Diffe
         raise ValueError(f'No seed in common: {sorted(ours)} and {sorted(theirs)}.')
     first, second = ([values[seed] for seed in seeds] for values in (ours, theirs))
     difference = float(np.mean(np.subtract(first, second)))
-    if len(seeds) < 2:
+    if len(seeds) < 3 or np.ptp(np.subtract(first, second)) < EPSILON:
         return Difference(difference, None, None, len(seeds))
     interval = stats.ttest_rel(first, second).confidence_interval(CONFIDENCE)
-    low, high = float(interval.low), float(interval.high)
-    if np.isnan(low):  # all pairs differ alike
-        low = high = difference
-    return Difference(difference, low, high, len(seeds))
+    return Difference(difference, float(interval.low), float(interval.high), len(seeds))

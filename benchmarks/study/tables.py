@@ -30,7 +30,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
 }
 # Where there is room for two columns: deformations as in training, and stronger ones.
 HEADLINES = {
-    'classification': ('accuracy at 1.0', 'accuracy at 2.0'),
+    'classification': ('accuracy at 1.0', 'accuracy at 1.5'),
     'detection': ('AP, as trained', 'AP, harder'),
 }
 
@@ -90,8 +90,8 @@ def caption(task: str, part: str, network: str, rows: Rows) -> str:
     planned = {(variant, seed) for variant in PARTS[part] for seed in seeds}
     if missing := len(planned - trained):
         sentences.append(f'**Unfinished:** {missing} of {len(planned)} trainings are not there.')
-    if 1 in Counter(variant for variant, _ in trained).values():
-        sentences.append('A single seed has no spread, and in brackets the bare difference.')
+    if min(Counter(variant for variant, _ in trained).values()) < 3:
+        sentences.append('Fewer than three seeds have no interval: in brackets, the difference.')
     return ' '.join(sentences) + '\n'
 
 

@@ -15,34 +15,28 @@ import mmcv
 import numpy as np
 import torch
 from cells import IMAGES
+from gallery import IMAGES_OF_MANY, Gallery, Points
 from matplotlib.figure import Figure
-from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dataset import pseudo_collate
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
-import mmdk  # noqa: F401  (registers the layers)
 from mmdk.analysis import (
     ObjectField,
     ReceptiveField,
-    SeenImage,
     compare_detections,
-    over_the_image,
     plot_kernel_offsets,
     plot_offset_histograms,
     plot_receptive_field_scale,
     plot_receptive_fields,
     plot_sampled_kernels,
     rank_correlation,
-    record_kernel_offsets,
     record_offset_histograms,
     render,
     run_on_image,
     sampled_kernels,
 )
-from mmdk.analysis.command_line import load_detector
 from mmdk.analysis.detectors import (
     detector_receptive_field,
     object_receptive_fields,
@@ -51,39 +45,23 @@ from mmdk.analysis.detectors import (
 from mmdk.analysis.kernel_offsets import LayerOffsets
 from mmdk.analysis.receptive_field_scale import binned_medians
 from mmdk.analysis.units import nearest_unit
-from mmdk.detection.digits import DigitsOptions, make_digits
 
-ROOT = Path(__file__).resolve().parents[2]
-DATA = 'data/digits-96'  # where the configs look for it
-DIGITS = DigitsOptions(val_images=400, image_size=96, digits=(1, 3), scale=(2.0, 5.0))
-DETECTORS = {
-    'plain': 'retinanet_r50-dw-w16_fpn_12e_digits',
-    'DCN': 'retinanet_r50-dw-w16-fastdcn-c3-c5_fpn_12e_digits',
-    'DK': 'retinanet_r50-dw-w16-dk-c3-c5_fpn_12e_digits',
-}
-
-DETECTED = (26, 53, 98, 161, 275, 290)  # indices in the validation set, as is the next
+DETECTED = (26, 53, 98, 161, 275, 290)  # indices in the validation set
 SCORE = 0.4
-PICTURED = 278
-BACKGROUND = (80.0, 62.0)  # (y, x), a point in it far from digits
+BACKGROUND = (80.0, 62.0)  # (y, x), a point of the pictured image far from digits
 BACKBONE = 'backbone.layer3'
 NECK = 'neck.fpn_convs.0.conv'  # at stride 8
 LAST_OF_STAGES = ('backbone.layer2.3.conv2', 'backbone.layer3.5.conv2', 'backbone.layer4.2.conv2')
 PROBES, PROBES_OF_MANY = 32, 4
-IMAGES_OF_MANY = 50  # the first of the validation set
 
-PHOTOGRAPH = 'china.jpg'
-PHOTOGRAPH_SIZE = (192, 128)  # width, height
 PHOTOGRAPH_POINTS = ((20.0, 150.0), (64.0, 92.0), (106.0, 24.0))  # (y, x): sky, roof, trees
 DPI = 100
 
-Points = Sequence[tuple[float, float]]
 Drawn = tuple[Figure, object]  # and the numbers in it
 
 
 def main() -> None:
     args = parse_args()
-    make_digits(DATA, DIGITS)
     gallery = Gallery(args.objects)
     args.out.mkdir(parents=True, exist_ok=True)
     numbers = {}
@@ -113,49 +91,6 @@ def write(figure: Figure, path: Path) -> None:
     pixels = Image.fromarray(render(figure, DPI))
     # The default method loses colours that are rare, as those of boxes.
     pixels.quantize(256, method=Image.Quantize.FASTOCTREE).save(path, optimize=True)
-
-
-class Gallery:
-    """The detectors, and the images that they are shown."""
-
-    def __init__(self, objects: int) -> None:
-        self.detectors = {
-            name: load_detector(
-                str(ROOT / f'configs/digits/{config}.py'), f'mmdk://{config}', 'cpu'
-            )
-            for name, config in DETECTORS.items()
-        }
-        self.dataset = DATASETS.build(self.detectors['DK'].cfg.test_dataloader.dataset)
-        self.objects = objects
-
-    def digits(self) -> tuple[dict, Points]:
-        """An image, and the middles of its digits."""
-        data = self.dataset[PICTURED]
-        return data, [(y, x) for x, y in data['data_samples'].gt_instances.bboxes.centers.tolist()]
-
-    def photograph(self, like_digits: bool) -> dict:
-        """As it is, or with the mean and the standard deviation that pixels of digits have."""
-        (path,) = (path for path in load_sample_images().filenames if path.endswith(PHOTOGRAPH))
-        image = mmcv.imresize(mmcv.imread(path), PHOTOGRAPH_SIZE)
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        if like_digits:
-            mean, std = self.grey_levels()
-            levels = pixels.double()
-            pixels = (levels - levels.mean()) / levels.std() * std + mean
-            pixels = pixels.round().clamp(0, 255).byte()
-        meta = dict(ori_shape=image.shape[:2], img_shape=image.shape[:2], scale_factor=(1.0, 1.0))
-        return dict(inputs=pixels, data_samples=DetDataSample(metainfo=meta))
-
-    def grey_levels(self) -> tuple[float, float]:
-        """Mean and standard deviation of some images of digits."""
-        pixels = torch.stack([self.dataset[index]['inputs'] for index in range(IMAGES_OF_MANY)])
-        return pixels.double().mean().item(), pixels.double().std().item()
-
-    def kernel_offsets(self, data: dict) -> tuple[SeenImage, list[LayerOffsets]]:
-        """Of the detector with DK; and the image as it saw it."""
-        with record_kernel_offsets(self.detectors['DK']) as records:
-            image = run_on_image(self.detectors['DK'], data)
-        return image, over_the_image(records)
 
 
 def detections(gallery: Gallery) -> Drawn:

@@ -55,5 +55,18 @@ def test_the_command_draws_them(tmp_path):
     drawn = tmp_path / 'drawn'
     subprocess.run([*command, '--objects', '10', '--out', drawn], cwd=tmp_path, check=True)
     assert sorted(path.stem for path in drawn.glob('*.png')) == sorted(SHOWN)
+    numbers = json.loads((drawn / 'numbers.json').read_text())
     for name in set(SHOWN) - set(OF_ALL_OBJECTS):
         assert_alike(FOLDER / f'{name}.png', drawn / f'{name}.png')
+        assert flat(numbers[name]) == flat(NUMBERS[name])
+
+
+def flat(numbers):
+    """Numbers by name, to be compared as closely as another processor's arithmetic allows."""
+    if isinstance(numbers, (int, float)):
+        return pytest.approx(numbers, rel=0.05, abs=0.05)
+    if isinstance(numbers, str):
+        return numbers
+    items = numbers.items() if isinstance(numbers, dict) else enumerate(numbers)
+    # A field that is nearly round has hardly any orientation.
+    return {name: flat(each) for name, each in items if name != 'orientation'}

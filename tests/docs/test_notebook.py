@@ -1,4 +1,4 @@
-"""docs/notebooks/tour.ipynb runs, and is committed as it came out."""
+"""docs/notebooks/tour.ipynb runs, and is committed with the pictures that came out."""
 
 import subprocess
 import sys
