@@ -15,6 +15,8 @@ import sys
 from benchmarks.study.plan import PARTS, TASKS, networks
 from benchmarks.study.runs import Run, carry_out, results_of
 
+NETWORKS = list(itertools.chain.from_iterable(TASKS.values()))
+
 
 def main() -> None:
     args = parse_args()
@@ -25,6 +27,7 @@ def main() -> None:
             for seed, network, variant in itertools.product(
                 range(args.seeds), networks(task, part), PARTS[part]
             )
+            if network in args.network
         ]
         try:
             carry_out(runs, results_of(task), args.jobs)
@@ -42,6 +45,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--task', nargs='+', choices=TASKS, default=list(TASKS))
     parser.add_argument('--part', nargs='+', choices=PARTS, default=list(PARTS))
+    parser.add_argument('--network', nargs='+', choices=NETWORKS, default=NETWORKS)
     parser.add_argument('--seeds', type=int, default=5, help='trainings each [%(default)s]')
     parser.add_argument(
         '--jobs', type=int, default=os.cpu_count(), help='trainings at a time [%(default)s]'
