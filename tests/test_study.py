@@ -271,6 +271,9 @@ class TestReport:
         assert '| plain, wider | 3 | 51.0 ± 1.0 (+0.0) |' in text
         assert '| DCN | 3 | 42.0 ± 2.0 **(-11.5 to -6.5)** |' in text
         assert f'**{TASKS[task][1]}**: nothing to compare yet.' in text
+        versus = text[text.index(f'| {network}: DK less |') :]
+        assert '| plain | +0.0 | +0.0 |' in versus
+        assert '| DCN | +9.0 **(+6.5 to +11.5)** |' in versus
 
     def test_unfinished_study_says_so(self, files):
         keep('classification', 'R18-DW', 'plain', [0, 1, 2], 0.5)

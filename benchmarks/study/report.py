@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.report import RESULTS, with_blocks
+from benchmarks.report import RESULTS, of_cells, with_blocks
 from benchmarks.study import cost
 from benchmarks.study.pictures import draw
 from benchmarks.study.plan import PARTS, PLAIN, TASKS, networks
 from benchmarks.study.runs import results_of
-from benchmarks.study.tables import COLUMNS, HEADLINES, Rows, caption, lines, table
+from benchmarks.study.tables import COLUMNS, HEADLINES, Rows, advantages, caption, lines, table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs/study.md'
@@ -99,8 +99,17 @@ def section(task: str, part: str, network: str) -> str:
             caption(task, part, network, rows),
             table(network, lines(rows, part, list(columns.values())), list(columns)),
             f'![{ALT[task, part]}, {network}]({picture.as_posix()})\n',
+            *([versus(task, network, rows)] if part == 'compared' else []),
         ]
     )
+
+
+def versus(task: str, network: str, rows: Rows) -> str:
+    """DK against each of the others, if it is there."""
+    cells = advantages(task, rows)
+    if not cells:
+        return ''
+    return of_cells(f'{network}: DK less', list(HEADLINES[task]), cells)
 
 
 def picture_name(task: str, part: str, network: str) -> str:

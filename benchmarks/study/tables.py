@@ -5,10 +5,21 @@ from collections.abc import Callable
 
 from benchmarks.report import of_cells
 from benchmarks.study.plan import PARTS
-from benchmarks.study.statistics import CONFIDENCE, mean, paired_difference
+from benchmarks.study.statistics import CONFIDENCE, Difference, mean, paired_difference
 
-__all__ = ['COLUMNS', 'HEADLINES', 'Column', 'Rows', 'by_seed', 'caption', 'lines', 'table']
+__all__ = [
+    'COLUMNS',
+    'HEADLINES',
+    'Column',
+    'Rows',
+    'advantages',
+    'by_seed',
+    'caption',
+    'lines',
+    'table',
+]
 
+DK = 'DK'
 Rows = list[dict]
 # What a column shows of one training; higher is better.
 Column = Callable[[dict], float]
@@ -66,11 +77,31 @@ def cell(values: dict[int, float], base: dict[int, float] | None = None) -> str:
         text += f' ± {100 * found.spread:.1f}'
     if not base or not values.keys() & base.keys():
         return text
-    difference = paired_difference(values, base)
+    return f'{text} {interval(paired_difference(values, base))}'
+
+
+def advantage(difference: Difference) -> str:
+    mean_text = f'{100 * difference.mean:+.1f}'
+    return mean_text if difference.low is None else f'{mean_text} {interval(difference)}'
+
+
+def interval(difference: Difference) -> str:
+    """In percentage points; the bare difference where there is no interval."""
     if difference.low is None:
-        return f'{text} ({100 * difference.mean:+.1f})'
+        return f'({100 * difference.mean:+.1f})'
     bounds = f'({100 * difference.low:+.1f} to {100 * difference.high:+.1f})'
-    return f'{text} **{bounds}**' if difference.is_clear else f'{text} {bounds}'
+    return f'**{bounds}**' if difference.is_clear else bounds
+
+
+def advantages(task: str, rows: Rows) -> dict[str, list[str]]:
+    """By each other variant: how much better DK is, in the columns of `HEADLINES`."""
+    columns = [COLUMNS[task][name] for name in HEADLINES[task]]
+    found = {}
+    for variant in PARTS['compared']:
+        pairs = [[by_seed(rows, each, column) for each in (DK, variant)] for column in columns]
+        if variant != DK and all(ours.keys() & theirs.keys() for ours, theirs in pairs):
+            found[variant] = [advantage(paired_difference(*pair)) for pair in pairs]
+    return found
 
 
 def caption(task: str, part: str, network: str, rows: Rows) -> str:
