@@ -14,6 +14,7 @@ __all__ = ['draw']
 
 WIDTH = 7.0  # inches
 SMALL = 8  # points
+POINTS = (-50, -5, -2, 0, 2, 5)  # ticks
 TRAINED_STRENGTH = 1.0  # the strongest in training
 
 
@@ -158,6 +159,10 @@ def _differences(task: str, network: str, rows: Rows) -> Figure:
         axis.grid(axis='x', color='0.9')
         axis.set_axisbelow(True)
         axis.set_title(name, fontsize=SMALL + 1)
+        # A training that fails is many times further away than the others are from each other.
+        axis.set_xscale('symlog', linthresh=5, linscale=2)
+        axis.set_xticks(POINTS, [f'{points:+d}' if points else '0' for points in POINTS])
+        axis.minorticks_off()
         _tidy(axis)
     labels = [variant.removeprefix(f'{first}, ') for variant in found]
     axes[0].set_yticks(range(len(found)), labels)
