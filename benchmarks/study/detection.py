@@ -80,6 +80,7 @@ def prepare(network: str, variant: Variant, seed: int, work_dir: str) -> Runner:
     runner.model.init_weights()
     stages = ''.join(map(str, variant.stages))
     swap(runner.model, variant, rf'backbone\.layer[{stages}].*conv2')
+    runner.model.to(memory_format=torch.channels_last)  # with `fused` below: a sixth less time
     return runner
 
 
@@ -94,6 +95,7 @@ def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Con
     for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)  # one thread, as all of a training
     config.optim_wrapper.paramwise_cfg.update(offset_learning(variant))
+    config.optim_wrapper.optimizer.fused = True
     config.train_cfg.val_interval = config.train_cfg.max_epochs + 1
     config.randomness = dict(seed=seed)
     config.default_hooks.checkpoint = None
