@@ -25,14 +25,17 @@ CONFIG = Config.fromfile(ROOT / 'configs/digits/retinanet_r50-dw-w16_fpn_12e_dig
 WEIGHTS = Path('work_dirs/study')
 KEPT_SEED = 0  # the one whose weights are kept
 
-DIGITS = DigitsOptions(**CONFIG.digits)
+# As many steps as the config's 12 epochs of 1,200 images, but no image twice: detectors learn so few
+# images by heart (AP 91 % on them, 75 % on others).
+EPOCHS = 1
+DIGITS = DigitsOptions(**{**CONFIG.digits, 'train_images': 14_400})
 # Smaller at most than in training: stretched digits have to fit into the image. The seed is that of
 # training, because it splits the scans: another one would test on digits that were trained on.
 HARDER = dataclasses.replace(
     DIGITS, train_images=1, scale=(2.0, 4.0), rotation=60.0, aspect=1.6, shear=0.6
 )
 SETS = {'as trained': DIGITS, 'harder': HARDER}
-FOLDERS = {'as trained': Path(CONFIG.data_root), 'harder': Path('data/digits-96-harder')}
+FOLDERS = {'as trained': Path('data/digits-96-once'), 'harder': Path('data/digits-96-harder')}
 
 # Type, and the width at which the detector costs about as many FLOPs as with DK.
 BACKBONES = {'R50': ('ResNet', 1.1875), 'R50-DW': ('ResNetDW', 1.125)}
@@ -40,7 +43,7 @@ BACKBONES = {'R50': ('ResNet', 1.1875), 'R50-DW': ('ResNetDW', 1.125)}
 SETTINGS = dict.fromkeys(
     BACKBONES,
     dict(
-        epochs=CONFIG.max_epochs,
+        epochs=EPOCHS,
         sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()},
         revision=1,
     ),
@@ -96,7 +99,9 @@ def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Con
         loader.update(num_workers=0, persistent_workers=False)  # one thread, as all of a training
     config.optim_wrapper.paramwise_cfg.update(offset_learning(variant))
     config.optim_wrapper.optimizer.fused = True
-    config.train_cfg.val_interval = config.train_cfg.max_epochs + 1
+    config.train_dataloader.dataset.data_root = f'{FOLDERS["as trained"]}/'
+    config.train_cfg.update(max_epochs=EPOCHS, val_interval=EPOCHS + 1)
+    config.param_scheduler[1].update(end=EPOCHS, T_max=EPOCHS)
     config.randomness = dict(seed=seed)
     config.default_hooks.checkpoint = None
     config.log_level = 'WARNING'
