@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 
-from benchmarks.study.plan import PARTS, TASKS, networks
+from benchmarks.study.plan import PARTS, SEEDS, TASKS, networks, variants
 from benchmarks.study.runs import Run, carry_out, results_of
 
 NETWORKS = list(itertools.chain.from_iterable(TASKS.values()))
@@ -25,7 +25,7 @@ def main() -> None:
         runs = [
             Run(task, network, variant, seed)
             for seed, network, variant in itertools.product(
-                range(args.seeds), networks(task, part), PARTS[part]
+                range(args.seeds or SEEDS[part]), networks(task, part), variants(task, part)
             )
             if network in args.network
         ]
@@ -44,9 +44,10 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--task', nargs='+', choices=TASKS, default=list(TASKS))
-    parser.add_argument('--part', nargs='+', choices=PARTS, default=list(PARTS))
+    parser.add_argument('--part', nargs='+', choices=PARTS, default=PARTS)
     parser.add_argument('--network', nargs='+', choices=NETWORKS, default=NETWORKS)
-    parser.add_argument('--seeds', type=int, default=5, help='trainings each [%(default)s]')
+    planned = ', '.join(f'{part} {seeds}' for part, seeds in SEEDS.items())
+    parser.add_argument('--seeds', type=int, help=f'trainings each [{planned}]')
     parser.add_argument(
         '--jobs', type=int, default=os.cpu_count(), help='trainings at a time [%(default)s]'
     )

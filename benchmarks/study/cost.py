@@ -23,8 +23,8 @@ from benchmarks.measure import Measurement, Ratio, run, time_pairs
 from benchmarks.peak import in_fresh_process, peak_growth
 from benchmarks.study.classification import SIZE
 from benchmarks.study.detection import DIGITS
-from benchmarks.study.plan import PARTS, PLAIN, TASKS
-from benchmarks.study.variants import VARIANTS
+from benchmarks.study.plan import PLAIN, TASKS
+from benchmarks.study.variants import COMPARED, VARIANTS
 
 __all__ = ['FLOPS', 'title']
 
@@ -50,7 +50,7 @@ def measurements() -> Iterator[Measurement]:
     }
     for task, networks in TASKS.items():
         for network in networks:
-            for variant in PARTS['compared']:
+            for variant in COMPARED:
                 for column, measure in columns.items():
                     yield Measurement(
                         title(task, network),

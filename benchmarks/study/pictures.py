@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.study.plan import PARTS, PLAIN
+from benchmarks.study.plan import PLAIN, variants
 from benchmarks.study.statistics import CONFIDENCE, mean, paired_difference
 from benchmarks.study.tables import COLUMNS, HEADLINES, Rows, by_seed
 from benchmarks.study.variants import COMPARED
@@ -144,7 +144,7 @@ def _sets(network: str, rows: Rows) -> Figure:
 
 def _differences(task: str, network: str, rows: Rows) -> Figure:
     """What each ablation adds to the part's first variant."""
-    first, *others = PARTS['ablations']
+    first, *others = variants(task, 'ablations')
     found = _found(rows, others)
     names = HEADLINES[task]
     figure = Figure(figsize=(WIDTH, 1.2 + 0.27 * len(found)), layout='constrained')

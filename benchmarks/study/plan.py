@@ -2,16 +2,35 @@
 
 from benchmarks.study.variants import ABLATIONS, COMPARED
 
-__all__ = ['PARTS', 'PLAIN', 'TASKS', 'networks']
+__all__ = ['PARTS', 'PLAIN', 'SEEDS', 'TASKS', 'networks', 'variants']
 
 PLAIN = 'plain'
 
 # A task is a module of this package; the ablations are of its first network.
 TASKS = {'classification': ('R18-DW', 'MobileNetV2'), 'detection': ('R50-DW', 'R50')}
 
-# The rows of a table; the others are compared with the first.
-PARTS = {'compared': list(COMPARED), 'ablations': ['DK', *ABLATIONS]}
+# And how often each of their variants is trained.
+SEEDS = {'compared': 5, 'ablations': 3}
+PARTS = list(SEEDS)
+
+# Detectors, which take longest to train, answer what may differ from classifiers: their offsets
+# learn for three times as many steps, from layers with more channels.
+ABLATED = {
+    'classification': list(ABLATIONS),
+    'detection': [
+        'DK, scope 5',
+        'DK, all stages',
+        'DK, offsets learn 100 times slower',
+        'DK, offsets held at zero',
+        'DK, taps kept in the scope',
+    ],
+}
 
 
 def networks(task: str, part: str) -> tuple[str, ...]:
     return TASKS[task] if part == 'compared' else TASKS[task][:1]
+
+
+def variants(task: str, part: str) -> list[str]:
+    """The rows of a table; the others are compared with the first."""
+    return list(COMPARED) if part == 'compared' else ['DK', *ABLATED[task]]

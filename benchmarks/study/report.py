@@ -15,7 +15,7 @@ from benchmarks import report
 from benchmarks.report import RESULTS, of_cells, with_blocks
 from benchmarks.study import cost
 from benchmarks.study.pictures import draw
-from benchmarks.study.plan import PARTS, PLAIN, TASKS, networks
+from benchmarks.study.plan import PARTS, PLAIN, TASKS, networks, variants
 from benchmarks.study.runs import results_of
 from benchmarks.study.tables import COLUMNS, HEADLINES, Rows, advantages, caption, lines, table
 
@@ -74,11 +74,11 @@ def content(name: str) -> str:
 
 def compared_rows(task: str, part: str, network: str) -> Rows:
     """The rows of one table; none if there is nothing yet that its first could be compared with."""
-    first, *others = PARTS[part]
+    first, *others = variants(task, part)
     rows = [
         row
         for row in results_of(task).current()
-        if row['network'] == network and row['variant'] in PARTS[part]
+        if row['network'] == network and row['variant'] in [first, *others]
     ]
     return rows if any(row['variant'] in others for row in rows) else []
 
@@ -97,7 +97,9 @@ def section(task: str, part: str, network: str) -> str:
     return '\n'.join(
         [
             caption(task, part, network, rows),
-            table(network, lines(rows, part, list(columns.values())), list(columns)),
+            table(
+                network, lines(rows, variants(task, part), list(columns.values())), list(columns)
+            ),
             f'![{ALT[task, part]}, {network}]({picture.as_posix()})\n',
             *([versus(task, network, rows)] if part == 'compared' else []),
         ]
@@ -131,7 +133,7 @@ def task_summary(task: str, network: str) -> str:
     if not rows:
         return f'**{network}**, {task}: nothing to compare yet.\n'
     names = HEADLINES[task]
-    cells = lines(rows, 'compared', [COLUMNS[task][name] for name in names])
+    cells = lines(rows, variants(task, 'compared'), [COLUMNS[task][name] for name in names])
     flops = flops_as_text(task, network)
     with_cost = {
         variant: [*line, flops.get(variant, 'not counted')] for variant, line in cells.items()

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from benchmarks.report import of_cells
-from benchmarks.study.plan import PARTS
+from benchmarks.study.plan import variants
 from benchmarks.study.statistics import CONFIDENCE, Difference, mean, paired_difference
+from benchmarks.study.variants import COMPARED
 
 __all__ = [
     'COLUMNS',
@@ -54,12 +55,12 @@ def table(network: str, cells: dict[str, list[str]], columns: list[str]) -> str:
     return of_cells(network, ['seeds', *columns], cells)
 
 
-def lines(rows: Rows, part: str, columns: list[Column]) -> dict[str, list[str]]:
-    """A variant's number of seeds, means, and differences from the part's first variant."""
-    first, *_ = PARTS[part]
+def lines(rows: Rows, names: list[str], columns: list[Column]) -> dict[str, list[str]]:
+    """A variant's number of seeds, means, and differences from the first one of the names."""
+    first, *_ = names
     base = [by_seed(rows, first, column) for column in columns]
     found = {}
-    for variant in PARTS[part]:
+    for variant in names:
         values = [by_seed(rows, variant, column) for column in columns]
         if values[0]:
             cells = [cell(ours, theirs) for ours, theirs in zip(values, base, strict=True)]
@@ -97,7 +98,7 @@ def advantages(task: str, rows: Rows) -> dict[str, list[str]]:
     """By each other variant: how much better DK is, in the columns of `HEADLINES`."""
     columns = [COLUMNS[task][name] for name in HEADLINES[task]]
     found = {}
-    for variant in PARTS['compared']:
+    for variant in COMPARED:
         pairs = [[by_seed(rows, each, column) for each in (DK, variant)] for column in columns]
         if variant != DK and all(ours.keys() & theirs.keys() for ours, theirs in pairs):
             found[variant] = [advantage(paired_difference(*pair)) for pair in pairs]
@@ -106,7 +107,7 @@ def advantages(task: str, rows: Rows) -> dict[str, list[str]]:
 
 def caption(task: str, part: str, network: str, rows: Rows) -> str:
     """What a reader has to know of a network's table, what it lacks included."""
-    first, *others = PARTS[part]
+    first, *others = variants(task, part)
     # The first may belong to another part as well, and have more seeds there.
     seeds = sorted({row['seed'] for row in rows if row['variant'] in others})
     command = f'python -m benchmarks.study --task {task} --part {part} --seeds {seeds[-1] + 1}'
@@ -118,7 +119,7 @@ def caption(task: str, part: str, network: str, rows: Rows) -> str:
         'bold where it leaves out zero.',
     ]
     trained = {(row['variant'], row['seed']) for row in rows}
-    planned = {(variant, seed) for variant in PARTS[part] for seed in seeds}
+    planned = {(variant, seed) for variant in [first, *others] for seed in seeds}
     if missing := len(planned - trained):
         sentences.append(f'**Unfinished:** {missing} of {len(planned)} trainings are not there.')
     if min(Counter(variant for variant, _ in trained).values()) < 3:
