@@ -26,7 +26,7 @@ WEIGHTS = Path('work_dirs/study')
 KEPT_SEED = 0  # the one whose weights are kept
 
 # As many steps as the config's 12 epochs of 1,200 images, but no image twice: detectors learn 1,200
-# images by heart, and what differs between operators is then lost in what differs between seeds.
+# images by heart, and seeds then differ by more than operators do.
 EPOCHS = 1
 DIGITS = DigitsOptions(**{**CONFIG.digits, 'train_images': 14_400})
 # Smaller at most than in training: stretched digits have to fit into the image. The seed is that of
