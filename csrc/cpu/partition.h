@@ -10,10 +10,30 @@
 #include "common/geometry.h"
 #include "cpu/simd/kernels.h"
 
+// Of the MKL that PyTorch was built with; null where it was built without. The number of threads that
+// MKL takes on the calling thread; returns what it was.
+extern "C" __attribute__((weak)) int MKL_Set_Num_Threads_Local(int threads);
+
 namespace mmdk::cpu {
 
 // About this many tasks: enough for many threads, few enough for each to have sums of its own.
 constexpr int64_t kTasks = 16;
+
+// While one lives, MKL's matrix products on this thread are for one thread. Inside a parallel region
+// they have no other, but once torch.set_num_threads was called, MKL still cuts long sums, with its
+// AVX-512 kernels at least, for as many threads as were set.
+class OneMklThread {
+ public:
+  OneMklThread() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
+  ~OneMklThread() {
+    if (MKL_Set_Num_Threads_Local) MKL_Set_Num_Threads_Local(before_);
+  }
+  OneMklThread(const OneMklThread&) = delete;
+  OneMklThread& operator=(const OneMklThread&) = delete;
+
+ private:
+  int before_;  // 0: as many as are set for all threads
+};
 
 // Runs f(begin, end) over [0, tasks) on all threads. Matrix products inside must neither record
 // gradients nor be cast by autocast, nor be shared out to threads, which would change the order of
@@ -24,6 +44,7 @@ void run_tasks(int64_t tasks, const F& f) {
   at::parallel_for(0, scheduled, 1, [&](int64_t begin, int64_t end) {
     at::AutoDispatchBelowADInplaceOrView no_autograd;
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    OneMklThread unshared;
     f(begin, std::min(end, tasks));
   });
 }
