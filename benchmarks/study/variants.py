@@ -18,6 +18,7 @@ class Variant:
         wider: Whether the network has more channels, so many that it costs about the FLOPs of DK.
         layer: Type and options of the layer; None: the plain convolution stays.
         stages: Which of the four stages, the first being 1.
+        head: Whether a detector's head, too; a classifier's has no such convolutions.
         offset_lr: Factor of the learning rate of what predicts offsets.
         lifted: Whether new layers start from the plain network's initial weights, lifted, so that
             all variants of a seed first compute the same; else each draws its own.
@@ -26,6 +27,7 @@ class Variant:
     wider: bool = False
     layer: dict | None = None
     stages: tuple[int, ...] = (2, 3, 4)
+    head: bool = True
     offset_lr: float = 0.1
     lifted: bool = True
 
@@ -56,6 +58,7 @@ ABLATIONS = {
     'DK, stage 4': replace(DK, stages=(4,)),
     'DK, stages 3 and 4': replace(DK, stages=(3, 4)),
     'DK, all stages': replace(DK, stages=(1, 2, 3, 4)),
+    'DK, not in the head': replace(DK, head=False),
     'DK, offsets learn as fast': replace(DK, offset_lr=1.0),
     'DK, offsets learn 100 times slower': replace(DK, offset_lr=0.01),
     'DK, offsets held at zero': replace(DK, offset_lr=0.0),
