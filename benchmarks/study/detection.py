@@ -99,12 +99,13 @@ def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Con
     config.model.backbone.type = BACKBONES[network]
     if variant.wider:
         widen(config.model)
-    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+    for loader in (config.train_dataloader, config.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)  # one thread, as all of a training
     config.optim_wrapper.paramwise_cfg.update(offset_learning(variant))
     config.optim_wrapper.optimizer.fused = True
     config.train_dataloader.dataset.data_root = f'{FOLDERS["as trained"]}/'
-    config.train_cfg.update(max_epochs=EPOCHS, val_interval=EPOCHS + 1)
+    config.train_cfg.update(max_epochs=EPOCHS)
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
     config.param_scheduler[1].update(end=EPOCHS, T_max=EPOCHS)
     config.randomness = dict(seed=seed)
     config.default_hooks.checkpoint = None
