@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import re
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.hooks import Hook
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -24,6 +26,7 @@ from benchmarks.study.statistics import mean, paired_difference
 from benchmarks.study.variants import COMPARED, VARIANTS
 from mmdk.detection.digits import render_digit, split_scans
 from mmdk.layers.conv_base import ConvBase
+from mmdk.replacement import replace_conv2d
 
 RUN = Run('classification', 'R18-DW', 'DK', 0)
 OTHER = dataclasses.replace(RUN, seed=1)
@@ -166,6 +169,36 @@ def test_detector_sees_images_as_they_were_drawn(tmp_path):
     epochs = detection.SETTINGS['R50-DW']['epochs']
     assert config.param_scheduler[1].end == config.train_cfg.max_epochs == epochs
     assert config.val_dataloader is None, 'its images might not be there'
+
+
+@pytest.mark.slow
+def test_detector_trains_in_an_empty_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    few = {
+        name: dataclasses.replace(digits, train_images=8, val_images=4)
+        for name, digits in detection.SETS.items()
+    }
+    monkeypatch.setattr(detection, 'SETS', few)
+    result = detection.train_and_test('R50-DW', VARIANTS['DK'], 0, tmp_path / 'weights/DK.pth')
+    assert {name: list(metrics) for name, metrics in result['AP'].items()} == dict.fromkeys(
+        few, list(detection.METRICS)
+    )
+    weights = torch.load(tmp_path / 'weights/DK.pth')['state_dict']
+    assert weights['backbone.layer2.0.conv2.weight'].shape[-2:] == (4, 4)
+    assert weights['bbox_head.cls_convs.0.conv.weight'].shape == (64, 64, 4, 4)
+    assert not any(each.isnan().any() for each in weights.values())
+
+
+@pytest.mark.parametrize(
+    'variant, backbone, head',
+    [('DK', 13, 4), ('DK, all stages', 16, 4), ('DK, not in the head', 13, 0)],
+)
+def test_what_is_replaced_in_a_detector(variant, backbone, head):
+    model = MODELS.build(detection.make_config('R50', VARIANTS['plain'], 0, 'unused').model)
+    swapped = replace_conv2d(model, where=detection.replaced(VARIANTS[variant]))
+    assert Counter(name.split('.')[0] for name in swapped) == Counter(
+        backbone=backbone, bbox_head=head
+    )
 
 
 def test_detector_is_never_tested_on_scans_that_it_was_trained_on():
