@@ -200,7 +200,7 @@ def test_from_nothing_to_pictures_then_again_then_further(tmp_path):
 
 @pytest.mark.slow
 def test_weights_by_name_need_no_training(tmp_path):
-    name = 'retinanet_r50-dw-w16-dk-c3-c5_fpn_12e_digits'
+    name = 'retinanet_r50-dw-w16-dk-c3-c5-head_fpn_1e_digits'
     config = tmp_path / f'{name}.py'
     config.write_text(f"""
 _base_ = '{ROOT}/configs/digits/{name}.py'

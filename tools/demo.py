@@ -3,7 +3,7 @@
 Run it again to go on after an interruption; what is done is not done again. With --weights, which
 takes the names of mmdk's own checkpoints as well, nothing is trained:
 
-    NAME=retinanet_r50-dw-w16-dk-c3-c5_fpn_12e_digits
+    NAME=retinanet_r50-dw-w16-dk-c3-c5-head_fpn_1e_digits
     python tools/demo.py --config configs/digits/$NAME.py --weights mmdk://$NAME
 """
 

@@ -21,21 +21,18 @@ from benchmarks.study.variants import VARIANTS, Variant, offset_learning, swap
 from mmdk.detection.digits import DigitsOptions, make_digits
 
 ROOT = Path(__file__).parents[2]
-CONFIG = Config.fromfile(ROOT / 'configs/digits/retinanet_r50-dw-w16_fpn_12e_digits.py')
+CONFIG = Config.fromfile(ROOT / 'configs/digits/retinanet_r50-dw-w16_fpn_1e_digits.py')
 WEIGHTS = Path('work_dirs/study')
 KEPT_SEED = 0  # the one whose weights are kept
 
-# As many steps as the config's 12 epochs of 1,200 images, but no image twice: detectors learn 1,200
-# images by heart, and seeds then differ by more than operators do.
-EPOCHS = 1
-DIGITS = DigitsOptions(**{**CONFIG.digits, 'train_images': 14_400})
+DIGITS = DigitsOptions(**CONFIG.digits)
 # Smaller at most than in training: stretched digits have to fit into the image. The seed is that of
 # training, because it splits the scans: another one would test on digits that were trained on.
 HARDER = dataclasses.replace(
     DIGITS, train_images=1, scale=(2.0, 4.0), rotation=60.0, aspect=1.6, shear=0.6
 )
 SETS = {'as trained': DIGITS, 'harder': HARDER}
-FOLDERS = {'as trained': Path('data/digits-96-once'), 'harder': Path('data/digits-96-harder')}
+FOLDERS = {'as trained': Path(CONFIG.data_root), 'harder': Path('data/digits-96-harder')}
 
 BACKBONES = {'R50': 'ResNet', 'R50-DW': 'ResNetDW'}
 WIDER = 1.25  # the width of all its parts at which either costs about as many FLOPs as with DK
@@ -43,7 +40,7 @@ WIDER = 1.25  # the width of all its parts at which either costs about as many F
 SETTINGS = dict.fromkeys(
     BACKBONES,
     dict(
-        epochs=EPOCHS,
+        epochs=CONFIG.max_epochs,
         sets={name: dataclasses.asdict(digits) for name, digits in SETS.items()},
         revision=2,
     ),
@@ -103,10 +100,7 @@ def make_config(network: str, variant: Variant, seed: int, work_dir: str) -> Con
         loader.update(num_workers=0, persistent_workers=False)  # one thread, as all of a training
     config.optim_wrapper.paramwise_cfg.update(offset_learning(variant))
     config.optim_wrapper.optimizer.fused = True
-    config.train_dataloader.dataset.data_root = f'{FOLDERS["as trained"]}/'
-    config.train_cfg.update(max_epochs=EPOCHS)
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
-    config.param_scheduler[1].update(end=EPOCHS, T_max=EPOCHS)
     config.randomness = dict(seed=seed)
     config.default_hooks.checkpoint = None
     config.log_level = 'WARNING'

@@ -50,8 +50,13 @@ DETECTED = (26, 53, 98, 161, 275, 290)  # indices in the validation set
 SCORE = 0.4
 BACKGROUND = (80.0, 62.0)  # (y, x), a point of the pictured image far from digits
 BACKBONE = 'backbone.layer3'
-NECK = 'neck.fpn_convs.0.conv'  # at stride 8
-LAST_OF_STAGES = ('backbone.layer2.3.conv2', 'backbone.layer3.5.conv2', 'backbone.layer4.2.conv2')
+HEAD = 'bbox_head.cls_convs.1.conv'  # the last before classes; its first call is at stride 8
+LAST_LAYERS = (  # of each stage, and of the head
+    'backbone.layer2.3.conv2',
+    'backbone.layer3.5.conv2',
+    'backbone.layer4.2.conv2',
+    HEAD,
+)
 PROBES, PROBES_OF_MANY = 32, 4
 
 PHOTOGRAPH_POINTS = ((20.0, 150.0), (64.0, 92.0), (106.0, 24.0))  # (y, x): sky, roof, trees
@@ -125,8 +130,8 @@ def scale_backbone(gallery: Gallery) -> Drawn:
     return field_scale(gallery, BACKBONE)
 
 
-def scale_neck(gallery: Gallery) -> Drawn:
-    return field_scale(gallery, NECK)
+def scale_head(gallery: Gallery) -> Drawn:
+    return field_scale(gallery, HEAD)
 
 
 def kernel_offsets(gallery: Gallery) -> Drawn:
@@ -139,7 +144,7 @@ def kernels(gallery: Gallery) -> Drawn:
     data, middles = gallery.digits()
     points = [*middles, BACKGROUND]
     image, layers = gallery.kernel_offsets(data)
-    shown = [layer for layer in layers if layer.name in LAST_OF_STAGES]
+    shown = [layer for layer in layers if layer.name in LAST_LAYERS]
     sampled = sampled_kernels(gallery.detectors['DK'], shown, points, image.size)
     changes = {
         layer.name: [
@@ -204,7 +209,7 @@ def fields_at(gallery: Gallery, data: dict, points: Points) -> Drawn:
         name: [
             detector_receptive_field(
                 detector,
-                NECK,
+                HEAD,
                 [image],
                 tuple(np.divide(point, image.shape[:2])),
                 probes=PROBES,
@@ -273,7 +278,7 @@ PICTURES = (
     detections,
     receptive_fields,
     scale_backbone,
-    scale_neck,
+    scale_head,
     kernel_offsets,
     kernels,
     offset_histograms_dk,

@@ -17,10 +17,11 @@ from mmdk.detection.digits import DigitsOptions, make_digits
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTORS = {
-    'plain': 'retinanet_r50-dw-w16_fpn_12e_digits',
-    'DCN': 'retinanet_r50-dw-w16-fastdcn-c3-c5_fpn_12e_digits',
-    'DK': 'retinanet_r50-dw-w16-dk-c3-c5_fpn_12e_digits',
+    'plain': 'retinanet_r50-dw-w16_fpn_1e_digits',
+    'DCN': 'retinanet_r50-dw-w16-fastdcn-c3-c5-head_fpn_1e_digits',
+    'DK': 'retinanet_r50-dw-w16-dk-c3-c5-head_fpn_1e_digits',
 }
+FOLDER = 'data/digits-96-gallery'
 PICTURED = 278  # its index in the validation set
 IMAGES_OF_MANY = 50  # the first of the validation set
 PHOTOGRAPH = 'china.jpg'
@@ -41,7 +42,9 @@ class Gallery:
             for name, config in DETECTORS.items()
         }
         config = self.detectors['DK'].cfg
-        make_digits(config.data_root, DigitsOptions(**config.digits))
+        # The validation set is the same however many images there are to train on.
+        make_digits(FOLDER, DigitsOptions(**{**config.digits, 'train_images': 1}))
+        config.test_dataloader.dataset.data_root = f'{FOLDER}/'
         self.dataset = DATASETS.build(config.test_dataloader.dataset)
         self.objects = objects
 

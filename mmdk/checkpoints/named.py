@@ -15,7 +15,7 @@ def names() -> list[str]:
     """Those there are. Each is the name of the config in configs/digits that it was trained with.
 
     Example:
-        >>> 'mmdk://retinanet_r50-dw-w16-dk-c3-c5_fpn_12e_digits' in names()
+        >>> 'mmdk://retinanet_r50-dw-w16-dk-c3-c5-head_fpn_1e_digits' in names()
         True
     """
     return sorted(SCHEME + path.stem for path in FOLDER.glob('*.pth'))
@@ -40,7 +40,7 @@ def load_from_mmdk(
     Example:
         >>> from mmengine.runner import load_checkpoint
         >>> from torch import nn
-        >>> name = 'mmdk://retinanet_r50-dw-w16-dk-c3-c5_fpn_12e_digits'
+        >>> name = 'mmdk://retinanet_r50-dw-w16-dk-c3-c5-head_fpn_1e_digits'
         >>> checkpoint = load_checkpoint(nn.Module(), name, logger='silent')
         >>> checkpoint['meta']['dataset_meta']['classes'][:3]
         ('0', '1', '2')

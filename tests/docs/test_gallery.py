@@ -16,7 +16,7 @@ FOLDER = ROOT / 'docs/images/gallery'
 NUMBERS = json.loads((FOLDER / 'numbers.json').read_text())
 SHOWN = re.findall(r'^!\[.+\]\(images/gallery/(\w+)\.png\)$', PAGE, re.MULTILINE)
 DETECTORS = ('plain', 'DCN', 'DK')
-OF_ALL_OBJECTS = ('scale_backbone', 'scale_neck')  # with fewer of them, they are others
+OF_ALL_OBJECTS = ('scale_backbone', 'scale_head')  # with fewer of them, they are others
 
 
 def rows(first):
@@ -39,7 +39,7 @@ def test_areas(unit, first):
 
 @pytest.mark.parametrize(
     'picture, layer',
-    [('scale_backbone', '`backbone.layer3`'), ('scale_neck', '`neck.fpn_convs.0.conv`')],
+    [('scale_backbone', '`backbone.layer3`'), ('scale_head', '`bbox_head.cls_convs.1.conv`')],
 )
 def test_correlations(picture, layer):
     assert rows(layer) == [

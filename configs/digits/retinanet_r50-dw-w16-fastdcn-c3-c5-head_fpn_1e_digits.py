@@ -1,7 +1,8 @@
-_base_ = './retinanet_r50-dw-w16_fpn_12e_digits.py'
+_base_ = './retinanet_r50-dw-w16_fpn_1e_digits.py'
 
 model = dict(
     backbone=dict(dcn=dict(type='FastDCN'), stage_with_dcn=(False, True, True, True)),
+    bbox_head=dict(conv_cfg=dict(type='FastDCN')),
 )
 
 # Offsets learn slower than weights.
