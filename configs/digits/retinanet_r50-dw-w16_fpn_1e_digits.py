@@ -8,9 +8,7 @@ model = dict(backbone=dict(type='ResNetDW'))
 # python tools/make_digits.py --out data/digits-96 --image-size 96 --digits 1 3 --scale 2 5 \
 #     --train-images 14400 --val-images 400
 data_root = 'data/digits-96/'
-digits = dict(
-    train_images=14_400, val_images=400, image_size=96, digits=(1, 3), scale=(2.0, 5.0)
-)
+digits = dict(train_images=14_400, val_images=400, image_size=96, digits=(1, 3), scale=(2.0, 5.0))
 train_pipeline = _base_.train_pipeline
 train_pipeline[2] = dict(type='Resize', scale=(96, 96), keep_ratio=True)
 test_pipeline = _base_.test_pipeline

@@ -10,8 +10,8 @@
 #include "common/geometry.h"
 #include "cpu/simd/kernels.h"
 
-// Of the MKL that PyTorch was built with; null where it was built without. The number of threads that
-// MKL takes on the calling thread; returns what it was.
+// Of the MKL that PyTorch was built with; null where it was built without. The number of threads
+// that MKL takes on the calling thread; returns what it was.
 extern "C" __attribute__((weak)) int MKL_Set_Num_Threads_Local(int threads);
 
 namespace mmdk::cpu {
@@ -19,9 +19,9 @@ namespace mmdk::cpu {
 // About this many tasks: enough for many threads, few enough for each to have sums of its own.
 constexpr int64_t kTasks = 16;
 
-// While one lives, MKL's matrix products on this thread are for one thread. Inside a parallel region
-// they have no other, but once torch.set_num_threads was called, MKL still cuts long sums, with its
-// AVX-512 kernels at least, for as many threads as were set.
+// While one lives, MKL's matrix products on this thread are for one thread. Inside a parallel
+// region they have no other, but once torch.set_num_threads was called, MKL still cuts long sums,
+// with its AVX-512 kernels at least, for as many threads as were set.
 class OneMklThread {
  public:
   OneMklThread() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
