@@ -2,7 +2,7 @@
 
     python -m benchmarks.study.detection R50-DW DK 0
 
-prints the result as JSON.
+prints the result as JSON, and keeps the weights in work_dirs/study if the seed is 0.
 """
 
 import copy

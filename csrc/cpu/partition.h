@@ -24,7 +24,10 @@ constexpr int64_t kTasks = 16;
 // with its AVX-512 kernels at least, for as many threads as were set.
 class OneMklThread {
  public:
-  OneMklThread() : before_(MKL_Set_Num_Threads_Local ? MKL_Set_Num_Threads_Local(1) : 0) {}
+  OneMklThread() {
+    at::get_num_threads();  // its first call on a thread sets MKL's number too
+    if (MKL_Set_Num_Threads_Local) before_ = MKL_Set_Num_Threads_Local(1);
+  }
   ~OneMklThread() {
     if (MKL_Set_Num_Threads_Local) MKL_Set_Num_Threads_Local(before_);
   }
@@ -32,7 +35,7 @@ class OneMklThread {
   OneMklThread& operator=(const OneMklThread&) = delete;
 
  private:
-  int before_;  // 0: as many as are set for all threads
+  int before_ = 0;  // as many as are set for all threads
 };
 
 // Runs f(begin, end) over [0, tasks) on all threads. Matrix products inside must neither record

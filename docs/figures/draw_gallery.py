@@ -48,7 +48,7 @@ from mmdk.analysis.units import nearest_unit
 
 DETECTED = (26, 53, 98, 161, 275, 290)  # indices in the validation set
 SCORE = 0.4
-BACKGROUND = (80.0, 62.0)  # (y, x), a point of the pictured image far from digits
+BACKGROUND = (80.0, 62.0)  # (y, x), a point of the pictured image beside digits
 BACKBONE = 'backbone.layer3'
 HEAD = 'bbox_head.cls_convs.1.conv'  # the last before classes; its first call is at stride 8
 LAST_LAYERS = (  # of each stage, and of the head

@@ -1,19 +1,29 @@
 """The checkpoints that come with mmdk: each belongs to a config, and knows digits."""
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.runner import load_checkpoint
 
-from benchmarks.study.detection import DIGITS
+from benchmarks.report import RESULTS
+from benchmarks.study.detection import DIGITS, KEPT_SEED
 from benchmarks.study.evaluation import evaluate
 from mmdk.checkpoints import names
 from mmdk.detection.digits import make_digits
 from tests.detection import stock
 
 CONFIGS = Path(__file__).parents[2] / 'configs/digits'
+# Of the study, whose results say how good they are.
+VARIANTS = {
+    'retinanet_r50-dw-w16_fpn_1e_digits': 'plain',
+    'retinanet_r50-dw-w16-fastdcn-c3-c5-head_fpn_1e_digits': 'DCN',
+    'retinanet_r50-dw-w16-dk-c3-c5-head_fpn_1e_digits': 'DK',
+}
 
 
 def config_of(name):
@@ -35,6 +45,27 @@ def test_is_all_of_the_model(name):
         torch.equal(loaded[key], value.to(loaded[key].dtype))
         for key, value in checkpoint['state_dict'].items()
     )
+
+
+@pytest.mark.parametrize('name, variant', VARIANTS.items())
+def test_documents_have_the_ap_that_the_study_measured(name, variant):
+    (row,) = (
+        row
+        for row in json.loads((RESULTS / 'study_detection.json').read_text())['rows']
+        if (row['network'], row['variant'], row['seed']) == ('R50-DW', variant, KEPT_SEED)
+    )
+    ap, ap_50 = (f'{100 * row["AP"]["as trained"][key]:.1f}' for key in ('mAP', 'mAP_50'))
+    (line,) = re.findall(
+        rf'^\| \[{name}\].*$', (CONFIGS / 'README.md').read_text(), flags=re.MULTILINE
+    )
+    assert line.endswith(f'| {variant} | {ap} | {ap_50} |')
+    (model,) = (
+        model
+        for model in yaml.safe_load((CONFIGS / 'metafile.yml').read_text())['Models']
+        if model['Name'] == name
+    )
+    assert model['Results'][0]['Metrics'] == {'box AP': float(ap)}
+    assert ap in (CONFIGS.parents[1] / 'docs/gallery.md').read_text()
 
 
 def test_unknown_name_is_an_error_that_lists_those_there_are():
