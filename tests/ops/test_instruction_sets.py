@@ -22,9 +22,28 @@ def test_matrix(capability):
     if CAPABILITIES.index(capability) > rank:
         pytest.skip(f'this machine has {best}')
     tests = [HERE / 'test_deform_kernel2d.py', HERE / 'test_sample_kernel.py']
+    pass_with({'ATEN_CPU_CAPABILITY': capability}, tests)
+
+
+MKL_TAKES_ITS_BEST = 'int mkl_serv_intel_cpu_true(void) { return 1; }'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='preloads a library')
+@pytest.mark.skipif(not shutil.which('gcc'), reason='there is no gcc')
+def test_threads_with_mkls_best_kernels(tmp_path):
+    """MKL asks who made the processor; those it keeps from others once shared sums out."""
+    source, library = tmp_path / 'maker.c', tmp_path / 'maker.so'
+    source.write_text(MKL_TAKES_ITS_BEST)
+    subprocess.run(['gcc', '-shared', '-fPIC', source, '-o', library], check=True)
+    tests = [HERE / 'test_deform_kernel2d.py', '-k', 'any_number_of_threads']
+    pass_with({'LD_PRELOAD': str(library)}, tests)
+
+
+def pass_with(environment, tests):
     result = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *tests],
-        env={**os.environ, 'ATEN_CPU_CAPABILITY': capability},
+        env={**os.environ, **environment},
         cwd=ROOT,
         capture_output=True,
         text=True,
