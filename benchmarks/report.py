@@ -48,7 +48,8 @@ def source(results: dict) -> str:
     machine = results['machine']
     packages = [n for n in ('torch', 'mmcv', 'mmdet', 'torchvision') if n in machine]
     versions = ', '.join(f'{name} {machine[name]}' for name in packages)
-    place = f'{machine["threads"]} threads of {machine["cpu"]} ({machine["capability"]})'
+    threads = f'{machine["threads"]} thread' + 's' * (machine['threads'] != 1)
+    place = f'{threads} of {machine["cpu"]} ({machine["capability"]})'
     if 'gpu' in machine:
         place = f'{machine["gpu"]} ({machine["gpu_capability"]}), CUDA {machine["cuda"]}'
     return f'`{results["command"]}`, on {place}, {versions}:\n'

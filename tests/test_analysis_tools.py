@@ -1,5 +1,6 @@
 """The commands in tools/analysis_tools, on a narrow detector that was not trained."""
 
+import importlib.util
 import json
 import re
 import runpy
@@ -11,6 +12,7 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import pytest
+import torch
 
 from tests.analysis import tiny_detector
 
@@ -161,6 +163,26 @@ class TestKernels:
         message = fails('kernels', *files['dk'], image, '--at', 1, 1, '--out', image)
         assert 'is an image to be read' in message and image.read_bytes() == before
 
+    def test_a_file_of_somebody_else_is_not_written_over(self, fails, files, tmp_path):
+        (tmp_path / 'kernels.json').write_text('annotations')
+        message = fails('kernels', *files['dk'], files['root'] / 'one.png', '--at', 1, 1)
+        assert 'kernels.json, which belongs to no picture; name another file' in message
+        assert (tmp_path / 'kernels.json').read_text() == 'annotations'
+
+    def test_types_that_there_are_not(self, fails, files, tmp_path):
+        config, checkpoint = files['dk']
+        text = Path(config).read_text()
+        (tmp_path / 'typo.py').write_text(text + "\nmodel['backbone']['type'] = 'ResNot'\n")
+        image = files['root'] / 'one.png'
+        message = fails('kernels', tmp_path / 'typo.py', checkpoint, image, '--at', 1, 1)
+        assert 'typo.py: ' in message and 'ResNot is not in the mmdet::model registry' in message
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason='of machines without a GPU')
+    def test_devices_that_there_are_not(self, fails, files):
+        arguments = (files['root'] / 'one.png', '--at', 1, 1, '--device', 'cuda')
+        message = fails('kernels', *files['dk'], *arguments)
+        assert '--device cuda cannot be used: ' in message
+
 
 class TestOffsetHistograms:
     def test_test_set(self, run, files):
@@ -178,7 +200,8 @@ class TestOffsetHistograms:
         assert layers[0]['offsets'] == 12 * 12 * 9
 
     def test_errors(self, fails, files):
-        assert 'histograms is empty' in fails('offset_histograms', *files['plain'])
+        message = fails('offset_histograms', *files['plain'])
+        assert 'has no layer with offsets, that is, of type DK' in message
         assert 'at least 1, got 0' in fails('offset_histograms', *files['dk'], '--images', 0)
 
 
@@ -198,6 +221,11 @@ class TestOffsetCurves:
         run('offset_curves', work_dir, '--tensorboard', tmp_path / 'board')
         log = events.EventAccumulator(str(tmp_path / 'board/vis_data')).Reload()
         assert log.Tags()['images'] == ['offset_curves']
+
+    def test_no_tensorboard(self, fails, work_dir, monkeypatch):
+        monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+        message = fails('offset_curves', work_dir, '--tensorboard', 'board')
+        assert '--tensorboard needs TensorBoard: pip install tensorboard' in message
 
     def test_no_training(self, fails, tmp_path):
         assert 'expected the work_dir of a training' in fails('offset_curves', tmp_path)
@@ -232,6 +260,15 @@ class TestReceptiveField:
         image = files['root'] / 'one.png'
         found = fails('receptive_field', image, *arguments, *self.arguments(files, 'dk'))
         assert message in found
+
+    def test_errors_say_of_which_model_they_are(self, fails, files):
+        arguments = (
+            *models(files, 'plain', 'dk'),
+            '--layer',
+            'backbone.layer2.0.conv2.conv_offset',
+        )
+        message = fails('receptive_field', files['root'] / 'one.png', *arguments)
+        assert "--model plain: layer='backbone.layer2.0.conv2.conv_offset' is not" in message
 
     def test_two_of_one_name(self, fails, files):
         arguments = self.arguments(files, 'dk', 'dk')

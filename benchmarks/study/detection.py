@@ -69,7 +69,7 @@ def train_and_test(network: str, variant: Variant, seed: int, weights: Path | No
         runner.train()
         if weights:
             save_weights(runner, weights)
-        return {'AP': {name: test(runner, folder) for name, folder in FOLDERS.items()}}
+        return {'AP': {name: precisions(runner, folder) for name, folder in FOLDERS.items()}}
 
 
 def prepare(network: str, variant: Variant, seed: int, work_dir: str) -> Runner:
@@ -125,7 +125,7 @@ def save_weights(runner: Runner, path: Path) -> None:
     torch.save({'state_dict': state, 'meta': meta}, path)
 
 
-def test(runner: Runner, folder: Path) -> dict[str, float]:
+def precisions(runner: Runner, folder: Path) -> dict[str, float]:
     loader = copy.deepcopy(runner.cfg.test_dataloader)
     loader.dataset.data_root = f'{folder}/'
     metric = dict(runner.cfg.test_evaluator, ann_file=f'{folder}/annotations/val.json')

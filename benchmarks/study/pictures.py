@@ -182,11 +182,12 @@ def _draw_interval(
     place: float,
     horizontal: bool = False,
 ) -> None:
-    """The mean difference of values by seed, and its interval where there are seeds enough."""
+    """The mean difference of values by seed, and its interval; hollow where seeds are too few."""
     if not values.keys() & base.keys():
         return
     difference = paired_difference(values, base)
-    length = difference.high - difference.mean if difference.high is not None else 0
+    has_interval = difference.high is not None
+    length = difference.high - difference.mean if has_interval else 0
     at, error = 100 * difference.mean, 100 * length
     where = dict(x=at, y=place, xerr=error) if horizontal else dict(x=place, y=at, yerr=error)
     axis.errorbar(
@@ -194,6 +195,7 @@ def _draw_interval(
         color=style.color,
         marker=style.marker,
         markersize=3.5,
+        markerfacecolor=style.color if has_interval else 'white',
         elinewidth=1.2,
         linestyle='',
     )

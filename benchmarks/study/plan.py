@@ -14,7 +14,8 @@ SEEDS = {'compared': 5, 'ablations': 3}
 PARTS = list(SEEDS)
 
 # Detectors, which take longest to train, answer what may differ from classifiers: their offsets
-# learn for three times as many steps, from layers with more channels, and they alone have heads.
+# learn for more than three times as many steps, from layers with more channels, and they alone
+# have heads.
 ABLATED = {
     'classification': [name for name in ABLATIONS if name != 'DK, not in the head'],
     'detection': [

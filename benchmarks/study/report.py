@@ -17,12 +17,23 @@ from benchmarks.study import cost
 from benchmarks.study.pictures import draw
 from benchmarks.study.plan import PARTS, PLAIN, TASKS, networks, variants
 from benchmarks.study.runs import results_of
-from benchmarks.study.tables import COLUMNS, HEADLINES, Rows, advantages, caption, lines, table
+from benchmarks.study.tables import (
+    BY_SIZE,
+    COLUMNS,
+    HEADLINES,
+    Column,
+    Rows,
+    advantages,
+    caption,
+    lines,
+    table,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / 'docs/study.md'
 README = ROOT / 'README.md'
 PICTURES = PAGE.parent / 'images/study'
+COST = 'study_cost'
 DPI = 200
 
 ALT = {
@@ -46,13 +57,15 @@ def main() -> None:
 
 def write() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for outdated in PICTURES.glob('*.png'):
-        outdated.unlink()
+    drawn = set()
     for task, part, network in subjects():
         if rows := compared_rows(task, part, network):
             figure = draw(task, part, network, rows)
             path = PICTURES / picture_name(task, part, network)
             figure.savefig(path, dpi=DPI, metadata={'Source': digest(rows)})
+            drawn.add(path)
+    for outdated in set(PICTURES.glob('*.png')) - drawn:
+        outdated.unlink()
     for path in (PAGE, README):
         path.write_text(with_blocks(path.read_text(), content))
 
@@ -73,45 +86,51 @@ def content(name: str) -> str:
 
 
 def compared_rows(task: str, part: str, network: str) -> Rows:
-    """The rows of one table; none if there is nothing yet that its first could be compared with."""
+    """The rows of one table; none if there is nothing yet that its first could be compared with.
+
+    Of the first only seeds that others have too: it may have more in another part.
+    """
     first, *others = variants(task, part)
     rows = [
         row
         for row in results_of(task).current()
         if row['network'] == network and row['variant'] in [first, *others]
     ]
-    return rows if any(row['variant'] in others for row in rows) else []
+    seeds = {row['seed'] for row in rows if row['variant'] in others}
+    return [row for row in rows if row['seed'] in seeds]
 
 
-def tables(task: str, part: str) -> str:
+def sections(task: str, part: str) -> str:
     return '\n'.join(section(task, part, network) for network in networks(task, part))
 
 
 def section(task: str, part: str, network: str) -> str:
-    """A network's caption, table and picture."""
+    """A network's caption, tables and picture."""
     rows = compared_rows(task, part, network)
     if not rows:
         return f'**{network}**: nothing to compare yet.\n'
-    columns = COLUMNS[task]
+    names = variants(task, part)
     picture = (PICTURES / picture_name(task, part, network)).relative_to(PAGE.parent)
-    return '\n'.join(
-        [
-            caption(task, part, network, rows),
-            table(
-                network, lines(rows, variants(task, part), list(columns.values())), list(columns)
-            ),
-            f'![{ALT[task, part]}, {network}]({picture.as_posix()})\n',
-            *([versus(task, network, rows)] if part == 'compared' else []),
-        ]
-    )
+    found = [
+        caption(task, part, network, rows),
+        table_of(network, rows, names, COLUMNS[task]),
+        f'![{ALT[task, part]}, {network}]({picture.as_posix()})\n',
+    ]
+    if part == 'compared':
+        if task == 'detection':
+            found.append(table_of(network, rows, names, BY_SIZE))
+        found += [versus(task, network, rows, ours) for ours in ('DK', 'DK+DCN')]
+    return '\n'.join(found)
 
 
-def versus(task: str, network: str, rows: Rows) -> str:
-    """DK against each of the others, if it is there."""
-    cells = advantages(task, rows)
-    if not cells:
-        return ''
-    return of_cells(f'{network}: DK less', list(HEADLINES[task]), cells)
+def table_of(network: str, rows: Rows, names: list[str], columns: dict[str, Column]) -> str:
+    return table(network, lines(rows, names, list(columns.values())), list(columns))
+
+
+def versus(task: str, network: str, rows: Rows, ours: str) -> str:
+    """One against each of the others, if it is there."""
+    cells = advantages(task, rows, ours)
+    return of_cells(f'{network}: {ours} less', list(HEADLINES[task]), cells) if cells else ''
 
 
 def picture_name(task: str, part: str, network: str) -> str:
@@ -162,13 +181,12 @@ def flops_as_text(task: str, network: str) -> dict[str, str]:
     }
 
 
-COST = 'study_cost'
 # By name of the block.
 BLOCKS = {
-    'study_classification': partial(tables, 'classification', 'compared'),
-    'study_detection': partial(tables, 'detection', 'compared'),
-    'study_classification_ablations': partial(tables, 'classification', 'ablations'),
-    'study_detection_ablations': partial(tables, 'detection', 'ablations'),
+    'study_classification': partial(sections, 'classification', 'compared'),
+    'study_detection': partial(sections, 'detection', 'compared'),
+    'study_classification_ablations': partial(sections, 'classification', 'ablations'),
+    'study_detection_ablations': partial(sections, 'detection', 'ablations'),
     COST: lambda: report.tables(RESULTS / f'{COST}.json'),
     'study_summary': summary,
 }

@@ -1,5 +1,7 @@
 """Training runs whose results are kept: what is there is not trained again."""
 
+import contextlib
+import fcntl
 import importlib
 import json
 import os
@@ -7,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +55,7 @@ class Results:
         self.path = path
         # As the file has them: it makes lists of tuples.
         self.settings = json.loads(json.dumps(settings))
-        self.rows = json.loads(path.read_text())['rows'] if path.exists() else []
+        self.rows = self._read()
 
     def __contains__(self, run: Run) -> bool:
         return any(row.items() >= self._key(run).items() for row in self.rows)
@@ -68,14 +70,18 @@ class Results:
         ]
 
     def add(self, run: Run, measured: dict) -> None:
-        """Keep one result; the file is whole at any time."""
-        self.rows.append({**self._key(run), **measured})
-        self.rows.sort(key=lambda row: (row['network'], row['variant'], row['seed']))
-        draft = self.path.with_suffix('.tmp')
+        """Keep one result; the file is whole at any time, and several processes may add to it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = {'machine': this_machine(1), 'rows': self.rows}
-        draft.write_text(json.dumps(content, indent=1) + '\n')
-        draft.replace(self.path)
+        with _locked(self.path.parent):
+            # Once more: another process may have added to it since.
+            self.rows = [*self._read(), {**self._key(run), **measured, 'machine': this_machine(1)}]
+            self.rows.sort(key=lambda row: (row['network'], row['variant'], row['seed']))
+            draft = self.path.with_suffix('.tmp')
+            draft.write_text(json.dumps({'rows': self.rows}, indent=1) + '\n')
+            draft.replace(self.path)
+
+    def _read(self) -> list[dict]:
+        return json.loads(self.path.read_text())['rows'] if self.path.exists() else []
 
     def _key(self, run: Run) -> dict:
         return {
@@ -95,29 +101,50 @@ def results_of(task: str) -> Results:
     return Results(RESULTS / f'study_{task}.json', settings)
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Among all processes that ask for it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def carry_out(runs: Iterable[Run], results: Results, jobs: int) -> None:
     """Train what has no result yet, `jobs` at a time, each in a process with one thread.
 
     Raises:
-        subprocess.CalledProcessError: A run failed; those that had begun are finished and kept.
+        subprocess.CalledProcessError: A run failed. No other is begun then; those that have begun
+            are finished and kept.
     """
     missing = [run for run in runs if run not in results]
-    start = time.monotonic()
+    failure, done, start = None, 0, time.monotonic()
     with ThreadPoolExecutor(jobs) as pool:
-        for done, (run, measured) in enumerate(_measure_all(pool, missing), start=1):
-            results.add(run, measured)
-            left = (time.monotonic() - start) / done * (len(missing) - done) / 60
-            print(f'{done}/{len(missing)}, {left:.0f} minutes left: {run}', flush=True)
+        futures = {pool.submit(_in_process, run): run for run in missing}
+        try:
+            for future in as_completed(futures):
+                if future.cancelled():
+                    continue
+                if future.exception():
+                    failure = failure or future.exception()
+                    _cancel(futures)
+                    continue
+                results.add(futures[future], future.result())
+                done += 1
+                left = (time.monotonic() - start) / done * (len(missing) - done) / 60
+                progress = f'{done}/{len(missing)}, {left:.0f} minutes left'
+                print(f'{progress}: {futures[future]}', flush=True)
+        finally:
+            _cancel(futures)
+    if failure:
+        raise failure
 
 
-def _measure_all(pool: ThreadPoolExecutor, runs: list[Run]) -> Iterator[tuple[Run, dict]]:
-    futures = {pool.submit(_in_process, run): run for run in runs}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        for future in futures:
-            future.cancel()
+def _cancel(futures: Iterable[Future]) -> None:
+    for future in futures:
+        future.cancel()
 
 
 def _in_process(run: Run) -> dict:

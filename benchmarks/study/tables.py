@@ -9,6 +9,7 @@ from benchmarks.study.statistics import CONFIDENCE, Difference, mean, paired_dif
 from benchmarks.study.variants import COMPARED
 
 __all__ = [
+    'BY_SIZE',
     'COLUMNS',
     'HEADLINES',
     'Column',
@@ -20,29 +21,30 @@ __all__ = [
     'table',
 ]
 
-DK = 'DK'
 Rows = list[dict]
 # What a column shows of one training; higher is better.
 Column = Callable[[dict], float]
 
 COLUMNS: dict[str, dict[str, Column]] = {
     'classification': {
-        f'accuracy at {strength}': lambda row, strength=strength: row['accuracy'][strength]
+        f'accuracy, strength {strength}': lambda row, strength=strength: row['accuracy'][strength]
         for strength in ('0.0', '1.0', '1.5', '2.0', '3.0')
     },
     'detection': {
         f'{metric}, {name}': lambda row, metric=key, name=name: row['AP'][name][metric]
         for name in ('as trained', 'harder')
         for metric, key in (('AP', 'mAP'), ('AP50', 'mAP_50'), ('AP75', 'mAP_75'))
-    }
-    | {
-        f'AP, {size}, as trained': lambda row, key=key: row['AP']['as trained'][key]
-        for size, key in (('small', 'mAP_s'), ('medium', 'mAP_m'))
     },
+}
+# In a table of their own, for COCO's sizes of objects.
+BY_SIZE: dict[str, Column] = {
+    f'AP, {size}, {name}': lambda row, key=key, name=name: row['AP'][name][key]
+    for name in ('as trained', 'harder')
+    for size, key in (('small', 'mAP_s'), ('medium', 'mAP_m'))
 }
 # Where there is room for two columns: deformations as in training, and stronger ones.
 HEADLINES = {
-    'classification': ('accuracy at 1.0', 'accuracy at 1.5'),
+    'classification': ('accuracy, strength 1.0', 'accuracy, strength 1.5'),
     'detection': ('AP, as trained', 'AP, harder'),
 }
 
@@ -63,9 +65,8 @@ def lines(rows: Rows, names: list[str], columns: list[Column]) -> dict[str, list
     for variant in names:
         values = [by_seed(rows, variant, column) for column in columns]
         if values[0]:
-            cells = [cell(ours, theirs) for ours, theirs in zip(values, base, strict=True)]
-            if variant == first:
-                cells = [cell(each) for each in values]
+            bases = base if variant != first else [None] * len(columns)
+            cells = [cell(ours, theirs) for ours, theirs in zip(values, bases, strict=True)]
             found[variant] = [str(len(values[0])), *cells]
     return found
 
@@ -90,17 +91,23 @@ def interval(difference: Difference) -> str:
     """In percentage points; the bare difference where there is no interval."""
     if difference.low is None:
         return f'({100 * difference.mean:+.1f})'
-    bounds = f'({100 * difference.low:+.1f} to {100 * difference.high:+.1f})'
+    bounds = f'({_signed(difference.low)} to {_signed(difference.high)})'
     return f'**{bounds}**' if difference.is_clear else bounds
 
 
-def advantages(task: str, rows: Rows) -> dict[str, list[str]]:
-    """By each other variant: how much better DK is, in the columns of `HEADLINES`."""
+def _signed(share: float) -> str:
+    """In percentage points, with the second decimal where the first would be a zero with a sign."""
+    text = f'{100 * share:+.1f}'
+    return text if float(text) else f'{100 * share:+.2f}'
+
+
+def advantages(task: str, rows: Rows, ours: str) -> dict[str, list[str]]:
+    """By each other variant: how much better ours is, in the columns of `HEADLINES`."""
     columns = [COLUMNS[task][name] for name in HEADLINES[task]]
     found = {}
     for variant in COMPARED:
-        pairs = [[by_seed(rows, each, column) for each in (DK, variant)] for column in columns]
-        if variant != DK and all(ours.keys() & theirs.keys() for ours, theirs in pairs):
+        pairs = [[by_seed(rows, each, column) for each in (ours, variant)] for column in columns]
+        if variant != ours and all(first.keys() & second.keys() for first, second in pairs):
             found[variant] = [advantage(paired_difference(*pair)) for pair in pairs]
     return found
 
@@ -108,9 +115,9 @@ def advantages(task: str, rows: Rows) -> dict[str, list[str]]:
 def caption(task: str, part: str, network: str, rows: Rows) -> str:
     """What a reader has to know of a network's table, what it lacks included."""
     first, *others = variants(task, part)
-    # The first may belong to another part as well, and have more seeds there.
     seeds = sorted({row['seed'] for row in rows if row['variant'] in others})
-    command = f'python -m benchmarks.study --task {task} --part {part} --seeds {seeds[-1] + 1}'
+    study = f'.venv/bin/python -m benchmarks.study --task {task}'
+    command = f'{study} --part {part} --seeds {seeds[-1] + 1}'
     sentences = [
         f'**{network}**, {_seeds_as_text(seeds)}, by `{command}`.',
         'Percent: mean ± standard deviation over seeds.',

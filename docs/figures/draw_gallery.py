@@ -24,7 +24,6 @@ from PIL import Image
 
 from mmdk.analysis import (
     ObjectField,
-    ReceptiveField,
     compare_detections,
     plot_kernel_offsets,
     plot_offset_histograms,
@@ -42,7 +41,6 @@ from mmdk.analysis.detectors import (
     object_receptive_fields,
     pick_objects,
 )
-from mmdk.analysis.kernel_offsets import LayerOffsets
 from mmdk.analysis.receptive_field_scale import binned_medians
 from mmdk.analysis.units import nearest_unit
 
@@ -57,7 +55,8 @@ LAST_LAYERS = (  # of each stage, and of the head
     'backbone.layer4.2.conv2',
     HEAD,
 )
-PROBES, PROBES_OF_MANY = 32, 4
+PROBES = 64  # as many as the head's layer has channels: exact
+PROBES_OF_MANY = 32
 
 PHOTOGRAPH_POINTS = ((20.0, 150.0), (64.0, 92.0), (106.0, 24.0))  # (y, x): sky, roof, trees
 DPI = 100
@@ -218,18 +217,8 @@ def fields_at(gallery: Gallery, data: dict, points: Points) -> Drawn:
         ]
         for name, detector in gallery.detectors.items()
     }
-    numbers = {name: [summary(field) for field in each] for name, each in fields.items()}
+    numbers = {name: [field.numbers() for field in each] for name, each in fields.items()}
     return plot_receptive_fields(fields, mmcv.bgr2rgb(image)), numbers
-
-
-def summary(field: ReceptiveField) -> dict:
-    return dict(
-        unit=field.unit,
-        area_50=field.area(0.5),
-        area_90=field.area(0.9),
-        orientation=round(field.orientation, 1),
-        eccentricity=round(field.eccentricity, 3),
-    )
 
 
 def offset_maps(gallery: Gallery, data: dict) -> Drawn:
@@ -247,7 +236,7 @@ def offsets_on_digits(gallery: Gallery) -> dict:
         for layer in layers:
             of_layer = measured[layer.name]
             of_layer['anywhere'].append(layer.distance.mean())
-            of_layer['taps_without_cell'].append(taps_without_cell(layer))
+            of_layer['taps_without_cell'].append(layer.without_cell)
             for x, y in data['data_samples'].gt_instances.bboxes.centers.tolist():
                 unit = nearest_unit((y, x), image.size, layer.distance.shape)
                 of_layer['at_digits'].append(layer.distance[unit])
@@ -255,13 +244,6 @@ def offsets_on_digits(gallery: Gallery) -> dict:
         name: {key: round(float(np.mean(values)), 3) for key, values in of_layer.items()}
         for name, of_layer in measured.items()
     }
-
-
-def taps_without_cell(layer: LayerOffsets) -> float:
-    """The share: a look-up counts inside (-1, size)."""
-    taps = layer.rigid_taps[..., None, None] + layer.offsets
-    size = np.array(layer.scope_size)[:, None, None]
-    return 1 - ((taps > -1) & (taps < size)).all(axis=3).mean()
 
 
 def histograms_of(gallery: Gallery, name: str) -> Drawn:

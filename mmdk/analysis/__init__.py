@@ -20,7 +20,8 @@ from mmdk.analysis.offset_histograms import (
     record_offset_histograms,
 )
 from mmdk.analysis.pictures import kernel_pictures
-from mmdk.analysis.receptive_field import ReceptiveField, plot_receptive_fields, receptive_field
+from mmdk.analysis.receptive_field import ReceptiveField, receptive_field
+from mmdk.analysis.receptive_field_picture import plot_receptive_fields
 from mmdk.analysis.receptive_field_scale import (
     ObjectField,
     plot_receptive_field_scale,

@@ -2,13 +2,15 @@
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mmcv
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from mmengine.model import BaseModel
 from mmengine.runner import load_checkpoint
@@ -21,15 +23,17 @@ __all__ = [
     'add_model_arguments',
     'add_output_arguments',
     'add_picture_arguments',
-    'check_out',
+    'check_output',
     'errors_for_people',
     'load_detector',
     'load_detectors',
+    'of_model',
     'read_image',
     'save',
 ]
 
 DPI = 150
+TENSORBOARDS = ('tensorboard', 'tensorboardX')  # MMEngine takes either
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, picture: str) -> None:
@@ -53,7 +57,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--call', type=int, default=0, help='which call of the layer, in heads: which level [0]'
     )
     parser.add_argument(
-        '--probes', type=int, default=PROBES, help='random gradients a unit [%(default)s]'
+        '--probes',
+        type=int,
+        default=PROBES,
+        help='gradients a unit; exact from the number of channels on, with fewer, areas come out a '
+        'little too small [%(default)s]',
     )
 
 
@@ -92,12 +100,20 @@ def load_detector(config: str, checkpoint: str, device: str) -> BaseModel:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The checkpoint is another model's.
+        ValueError: The checkpoint is another model's; the config names what there is not; there is
+            no such device.
     """
     # Commands that need no detector work without MMDetection.
     from mmdet.apis import init_detector
 
-    detector = init_detector(config, checkpoint, device=device)
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # PyTorch without CUDA asserts that it has it
+        raise ValueError(f'--device {device} cannot be used: {error}') from error
+    try:
+        detector = init_detector(config, checkpoint, device=device)
+    except KeyError as error:  # of a registry
+        raise ValueError(f'{config}: {error.args[0]}') from error
     try:
         # What init_detector does not find, it leaves as it is, and only logs it.
         load_checkpoint(detector, checkpoint, map_location='cpu', strict=True, logger='silent')
@@ -111,12 +127,21 @@ def load_detectors(args: argparse.Namespace) -> dict[str, BaseModel]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Two have one name; a checkpoint is another model's.
+        ValueError: Two have one name; or as :func:`load_detector`.
     """
     names = [name for name, _, _ in args.model]
     if len(set(names)) < len(names):
         raise ValueError(f'--model: each needs a name of its own, got {", ".join(names)}.')
     return {name: load_detector(*files, args.device) for name, *files in args.model}
+
+
+@contextlib.contextmanager
+def of_model(name: str) -> Iterator[None]:
+    """Says of what is wrong with one of several models which one it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'--model {name}: {error}') from error
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -132,17 +157,38 @@ def read_image(path: Path) -> np.ndarray:
     return image
 
 
-def check_out(out: Path, inputs: list[Path]) -> None:
-    """Raises ValueError if the picture would be written over one of the files to be read."""
+def check_output(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> None:
+    """Checks, before anything takes time, that :func:`save` will be able to do its work.
+
+    Args:
+        args: Of :func:`add_picture_arguments`.
+        inputs: Files that are to be read.
+
+    Raises:
+        ValueError: The picture would be written over an input, or the numbers over a file that
+            belongs to no picture; or there is no TensorBoard.
+    """
+    out, beside = args.out, _numbers_file(args.out)
     if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
         raise ValueError(f'--out {out} is an image to be read; name another file.')
+    if beside.exists() and not out.exists():
+        raise ValueError(
+            f'--out {out} would write its numbers over {beside}, which belongs to no picture; name '
+            'another file.'
+        )
+    if args.tensorboard and not any(map(importlib.util.find_spec, TENSORBOARDS)):
+        raise ValueError('--tensorboard needs TensorBoard: pip install tensorboard')
+
+
+def _numbers_file(picture: Path) -> Path:
+    return picture.with_suffix('.json')
 
 
 def save(args: argparse.Namespace, figure: Figure, numbers: object) -> None:
     """Writes the picture and the numbers in it, and says where they are."""
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=DPI)
-    beside = args.out.with_suffix('.json')
+    beside = _numbers_file(args.out)
     beside.write_text(json.dumps(numbers, indent=1) + '\n')
     print(f'{args.out} and {beside.name} are written.')
     if args.tensorboard:

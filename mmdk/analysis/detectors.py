@@ -21,7 +21,7 @@ __all__ = [
     'detector_receptive_field',
     'object_receptive_fields',
     'pick_objects',
-    'test_pipeline',
+    'pipeline_of_testing',
 ]
 
 
@@ -44,7 +44,7 @@ def detector_receptive_field(
             instead, such as RTMDet, needs multiples of its largest stride.
         position: Where the unit is, as (y, x) shares of the padded image's height and width.
         call: Which call of the layer: a dense head calls its layers once for each pyramid level.
-        probes: Random gradients for each image; more make the estimate smoother.
+        probes: Gradients for each image, as :func:`~mmdk.analysis.receptive_field` takes them.
 
     Raises:
         ValueError: The images differ in size; else as :func:`mmdk.analysis.receptive_field`.
@@ -119,7 +119,7 @@ def object_receptive_fields(
         objects: Of this data set.
         layer: As for :func:`detector_receptive_field`, as are the others.
         call: Which call of the layer.
-        probes: Random gradients for each object.
+        probes: Gradients for each object, as :func:`~mmdk.analysis.receptive_field` takes them.
 
     Raises:
         ValueError: As :func:`mmdk.analysis.receptive_field`.
@@ -139,7 +139,7 @@ def object_receptive_fields(
     return fields
 
 
-def test_pipeline(detector: BaseModel) -> Compose:
+def pipeline_of_testing(detector: BaseModel) -> Compose:
     """What testing makes of an image file, `dict(img_path=..., img_id=0)`."""
     return Compose(get_test_pipeline_cfg(detector.cfg.copy()))
 

@@ -1,13 +1,19 @@
 """Figures as arrays, and into MMEngine's visualizer, from where TensorBoard has them."""
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.visualization import Visualizer
 
-__all__ = ['add_figure', 'render']
+__all__ = ['add_figure', 'colour_of_point', 'render']
 
 DPI = 120
+
+
+def colour_of_point(index: int) -> tuple[float, ...]:
+    """RGBA, the same wherever a picture shows the point with this index."""
+    return matplotlib.colormaps['Set1'](index)
 
 
 def render(figure: Figure, dpi: int = DPI) -> np.ndarray:

@@ -5,13 +5,13 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
+from mmdk.analysis.figures import colour_of_point
 from mmdk.analysis.recording import each_call, taps_of
 from mmdk.analysis.units import nearest_unit
 
@@ -41,6 +41,12 @@ class LayerOffsets:
         return np.linalg.norm(self.offsets, axis=3).mean(axis=(0, 1, 2))
 
     @property
+    def without_cell(self) -> float:
+        """The share of the taps that see no cell."""
+        taps = self.rigid_taps[..., None, None] + self.offsets
+        return float(1 - sees_a_cell(np.moveaxis(taps, 3, -1), self.scope_size).mean())
+
+    @property
     def rigid_taps(self) -> np.ndarray:
         """Where the taps look the scope up without offsets, (kh, kw, 2), (y, x) cells."""
         kernel_size = np.array(self.offsets.shape[1:3])
@@ -50,6 +56,11 @@ class LayerOffsets:
     def taps_at(self, y: int, x: int) -> np.ndarray:
         """Where the taps look the scope up at output pixel (y, x), (G, kh, kw, 2)."""
         return self.rigid_taps + self.offsets[..., y, x]
+
+
+def sees_a_cell(taps: np.ndarray, scope_size: tuple[int, int]) -> np.ndarray:
+    """Which of the taps (..., 2), (y, x) cells, look up anything: those inside (-1, size)."""
+    return ((taps > -1) & (taps < scope_size)).all(axis=-1)
 
 
 @contextlib.contextmanager
@@ -114,15 +125,11 @@ def plot_kernel_offsets(
         _draw_distance(map_axis, image, layer, points)
         for index, (axis, point) in enumerate(zip(scope_axes, points, strict=True)):
             unit = nearest_unit(point, image.shape[:2], layer.offsets.shape[-2:])
-            _draw_scope(axis, layer, unit, _colour(index))
+            _draw_scope(axis, layer, unit, colour_of_point(index))
     maps = 'Maps: how far the taps move, mean over taps, from 0 (dark) to the maximum named above.'
     scopes = '\nSquares: the scope at the marked points; rigid taps hollow, learned filled.'
     figure.suptitle(maps + scopes if points else maps, fontsize=9)
     return figure
-
-
-def _colour(index: int) -> tuple[float, ...]:
-    return matplotlib.colormaps['Set1'](index)
 
 
 def _draw_distance(
@@ -133,18 +140,21 @@ def _draw_distance(
 ) -> None:
     height, width = image.shape[:2]
     extent = (0, width, height, 0)
-    axis.imshow(image, extent=extent, cmap='gray')
+    # Grey and dark, so that the map alone has colours and tells large from small.
+    axis.imshow(image.mean(2), extent=extent, cmap='gray', vmin=0, vmax=2 * 255)
     axis.imshow(
         _by_pixel(layer.distance, (height, width)),
         extent=extent,
-        alpha=0.55,
+        alpha=0.7,
         cmap='inferno',
         vmin=0,
         vmax=layer.distance.max(),
         interpolation='nearest',
     )
     for index, (y, x) in enumerate(points):
-        axis.plot(x, y, marker='s', color=_colour(index), markeredgecolor='white', markersize=7)
+        axis.plot(
+            x, y, marker='s', color=colour_of_point(index), markeredgecolor='white', markersize=7
+        )
     axis.set_title(
         f'{layer.name}\nmean {layer.distance.mean():.2f}, max {layer.distance.max():.2f} cells',
         fontsize=7,

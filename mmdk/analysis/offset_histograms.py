@@ -97,6 +97,9 @@ def record_offset_histograms(model: nn.Module) -> Iterator[list[OffsetHistogram]
         When the block ends, one for each kind of offset, kernel offsets first, and layer that was
         called.
 
+    Raises:
+        ValueError: The model has no such layer.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -113,6 +116,10 @@ def record_offset_histograms(model: nn.Module) -> Iterator[list[OffsetHistogram]
         for name, layer in model.named_modules()
         if hasattr(layer, kind)
     }
+    if not found:
+        raise ValueError(
+            'the model has no layer with offsets, that is, of type DK, GlobalDK, DKDCN or FastDCN.'
+        )
 
     def recorder(kind):
         def record(name, layer, x):
@@ -138,7 +145,7 @@ def plot_offset_histograms(histograms: Sequence[OffsetHistogram]) -> Figure:
         ValueError: There is none.
     """
     if not histograms:
-        raise ValueError('histograms is empty: has the model layers with offsets, and did it run?')
+        raise ValueError('histograms is empty: did the model run?')
     columns = min(LAYERS_PER_ROW, len(histograms))
     rows = math.ceil(len(histograms) / columns)
     figure = Figure(

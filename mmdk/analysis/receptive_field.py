@@ -4,8 +4,8 @@ For the output :math:`y_c(p)` of a layer at position p, the energy that pixel q 
 
 .. math:: E(q) = \sum_c \sum_{c'} \left(\frac{\partial y_c(p)}{\partial x_{c'}(q)}\right)^2
 
-averaged over images. The sum over c is estimated: a gradient with random signs on all channels,
-squared, has it as its mean.
+averaged over images. Where gradients of all channels one by one would be too many, the sum over c
+is estimated: a gradient with random signs on all channels, squared, has it as its mean.
 
 Source: Luo et al., Understanding the Effective Receptive Field, NeurIPS 2016, and section 2 of Gao
 et al., Deformable Kernels, ICLR 2020, which uses it to explain what deformable kernels adapt.
@@ -19,17 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 from torch import Tensor, nn
 
 from mmdk.analysis.units import nearest_unit
 
-__all__ = ['ReceptiveField', 'plot_receptive_fields', 'receptive_field']
+__all__ = ['ReceptiveField', 'receptive_field']
 
-PROBES = 8
-PANEL = 2.6  # inches
+PROBES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +87,18 @@ class ReceptiveField:
         y, x = directions[:, 1]
         return math.degrees(math.atan2(-y, x)) % 180  # rows count downwards
 
+    def numbers(self) -> dict[str, float]:
+        """Areas with half and 90 % of the energy, axes, orientation and eccentricity, rounded."""
+        most, least = self.axes
+        return {
+            'area_50': self.area(0.5),
+            'area_90': self.area(0.9),
+            'longest': round(float(most), 2),
+            'shortest': round(float(least), 2),
+            'orientation': round(self.orientation, 1),
+            'eccentricity': round(self.eccentricity, 3),
+        }
+
 
 def receptive_field(
     model: nn.Module,
@@ -117,7 +125,10 @@ def receptive_field(
         run: Calls the model with an input. None: `model(x)`.
         call: Which call of the layer, where it is called several times (a dense head: once for each
             pyramid level).
-        probes: Random gradients for each input; more make the estimate smoother.
+        probes: Gradients for each input. From the number of the layer's channels on, the energy is
+            exact, by one gradient a channel. With fewer, signs are random: then pixels that are
+            large by chance count first, and areas come out too small, for a Gaussian energy by
+            some 4 % with 32 probes and 17 % with 8. Compare only fields with as many.
         seed: Of the random signs.
 
     Raises:
@@ -209,82 +220,21 @@ def _call(outputs: list, layer: str, call: int) -> Tensor:
 
 
 def _energy(unit: Tensor, x: Tensor, probes: int, signs: torch.Generator, layer: str) -> Tensor:
-    """(H, W) float64: energy of the pixels, summed over the batch."""
+    """(H, W) float64: energy of the pixels, summed over the batch, up to a factor."""
     total = torch.zeros(x.shape[2:], dtype=torch.float64)
-    for _ in range(probes):
-        sign = torch.randint(2, unit.shape, generator=signs).mul_(2).sub_(1).to(unit)
-        (gradient,) = torch.autograd.grad(unit, x, sign, retain_graph=True, allow_unused=True)
+    for probe in _probes(unit, probes, signs):
+        (gradient,) = torch.autograd.grad(unit, x, probe, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError(f'The output of {layer!r} does not depend on the input.')
         total += gradient.double().square().sum((0, 1)).cpu()
     return total
 
 
-def plot_receptive_fields(
-    fields: dict[str, ReceptiveField | Sequence[ReceptiveField]], image: np.ndarray | None = None
-) -> Figure:
-    """Draws effective receptive fields side by side.
-
-    Args:
-        fields: By what they are called in the picture; or lists of fields, of as many units each,
-            which are drawn one above the other.
-        image: (H, W, 3) uint8 RGB to draw them on, if any.
-
-    Returns:
-        For each the square root of the energy, which shows its tail, a cross at the unit, and the
-        ellipse of two standard deviations; above it the area that holds half and 90 % of it.
-
-    Raises:
-        ValueError: There is no field, or the lists differ in length.
-    """
-    if not fields:
-        raise ValueError('fields is empty; give at least one.')
-    columns = {
-        name: [each] if isinstance(each, ReceptiveField) else list(each)
-        for name, each in fields.items()
-    }
-    counts = {name: len(column) for name, column in columns.items()}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise ValueError(f'fields must hold as many units under each name, got {counts}.')
-    rows = next(iter(counts.values()))
-    height, width = next(iter(columns.values()))[0].energy.shape
-    figure = Figure(
-        figsize=(max(len(columns), 2) * PANEL, rows * (PANEL * height / width + 0.5) + 0.5),
-        layout='compressed',
-    )
-    axes = figure.subplots(rows, len(columns), squeeze=False)
-    for axes_of_name, (name, column) in zip(axes.T, columns.items(), strict=True):
-        for axis, field in zip(axes_of_name, column, strict=True):
-            _draw(axis, name, field, image)
-    figure.supxlabel(
-        'Colour: square root of the energy. Cross: the unit. Ellipse: two standard deviations.\n'
-        'Above: how many pixels hold 50 % and 90 % of it; the longest axis, counter-clockwise.',
-        fontsize=7,
-    )
-    return figure
-
-
-def _draw(axis: Axes, name: str, field: ReceptiveField, image: np.ndarray | None) -> None:
-    visible = np.sqrt(field.energy / field.energy.max())
-    if image is not None:
-        axis.imshow(image)
-    # Opaque where there is energy, so that the image shows where there is none.
-    opacity = None if image is None else np.minimum(3 * visible, 1)
-    axis.imshow(visible, cmap='plasma', vmin=0, vmax=1, alpha=opacity)
-    y, x = field.unit
-    axis.plot(x, y, marker='+', color='cyan', markersize=8)
-    most, least = field.axes
-    centre_y, centre_x = field.centre
-    # Matplotlib turns clockwise where the y axis points down.
-    ellipse = Ellipse(
-        (centre_x, centre_y), 4 * most, 4 * least, angle=-field.orientation, fill=False, color='w'
-    )
-    axis.add_patch(ellipse)
-    height, width = visible.shape
-    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    axis.set_axis_off()
-    axis.set_title(
-        f'{name}\n50 %: {field.area(0.5)} px, 90 %: {field.area(0.9)} px\n'
-        f'{field.orientation:.0f}°, eccentricity {field.eccentricity:.2f}',
-        fontsize=8,
-    )
+def _probes(unit: Tensor, probes: int, signs: torch.Generator) -> Iterator[Tensor]:
+    """Gradients of a unit, (N, C) as it is: of each channel, or of all with random signs."""
+    channels = unit.shape[1]
+    if probes >= channels:
+        yield from torch.eye(channels).to(unit)[:, None].expand(-1, *unit.shape)
+        return
+    for _ in range(probes):
+        yield torch.randint(2, unit.shape, generator=signs).mul_(2).sub_(1).to(unit)

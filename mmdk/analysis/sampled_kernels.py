@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from torch import nn
 
-from mmdk.analysis.kernel_offsets import LayerOffsets
+from mmdk.analysis.figures import colour_of_point
+from mmdk.analysis.kernel_offsets import LayerOffsets, sees_a_cell
 from mmdk.analysis.units import nearest_unit
 from mmdk.layers.kernel_offset_conv2d import KernelOffsetConv2d
 from mmdk.ops import sample_kernel
@@ -160,9 +160,9 @@ def plot_sampled_kernels(
         _draw_layer(row, layer, channel)
     for index, (y, x) in enumerate(points):
         axes[0, 1 + 2 * index].set_title(
-            f'taps at y={y:.0f}, x={x:.0f}', fontsize=7, color=_colour(index)
+            f'taps at y={y:.0f}, x={x:.0f}', fontsize=7, color=colour_of_point(index)
         )
-        axes[0, 2 + 2 * index].set_title('kernel there', fontsize=7, color=_colour(index))
+        axes[0, 2 + 2 * index].set_title('kernel there', fontsize=7, color=colour_of_point(index))
     return figure
 
 
@@ -190,10 +190,6 @@ def _caption(channel: tuple[int, int] | None) -> str:
     )
 
 
-def _colour(index: int) -> tuple[float, ...]:
-    return matplotlib.colormaps['Set1'](index)
-
-
 def _draw_image(
     figure: SubFigure, image: np.ndarray, points: Sequence[tuple[float, float]]
 ) -> None:
@@ -202,7 +198,9 @@ def _draw_image(
     axis.imshow(image, extent=(0, width, height, 0))
     axis.set_axis_off()
     for index, (y, x) in enumerate(points):
-        axis.plot(x, y, marker='s', color=_colour(index), markeredgecolor='white', markersize=6)
+        axis.plot(
+            x, y, marker='s', color=colour_of_point(index), markeredgecolor='white', markersize=6
+        )
 
 
 def _draw_layer(row: Sequence[Axes], layer: LayerKernels, channel: tuple[int, int] | None) -> None:
@@ -224,7 +222,7 @@ def _draw_layer(row: Sequence[Axes], layer: LayerKernels, channel: tuple[int, in
     for index, kernel in enumerate(kernels):
         scope_axis, kernel_axis = row[1 + 2 * index : 3 + 2 * index]
         scope_axis.imshow(scope, **colours)
-        _draw_taps(scope_axis, layer, layer.taps[index, group], _colour(index))
+        _draw_taps(scope_axis, layer, layer.taps[index, group], colour_of_point(index))
         _draw_kernel(kernel_axis, kernel, colours)
 
 
@@ -258,6 +256,6 @@ def _draw_taps(
     )
     # A look-up counts inside (-1, size): that is how far the axes reach.
     height, width = layer.scope.shape[2:]
-    counts = ((learned > -1) & (learned < (height, width))).all(1)
-    axis.set_xlabel(f'{np.sum(~counts)} of {len(counts)} taps see no cell', fontsize=6, labelpad=2)
+    seeing = sees_a_cell(learned, (height, width))
+    axis.set_xlabel(f'{np.sum(~seeing)} of {len(seeing)} taps see no cell', fontsize=6, labelpad=2)
     axis.set(xlim=(-1, width), ylim=(height, -1))

@@ -12,8 +12,8 @@ from mmdk.analysis.detectors import (
     detector_receptive_field,
     object_receptive_fields,
     pick_objects,
+    pipeline_of_testing,
 )
-from mmdk.analysis.detectors import test_pipeline as pipeline_of
 from mmdk.analysis.images import run_on_image
 from tests.analysis import tiny_detector
 from tests.analysis.tiny_detector import BOXES, INPUT, OBJECTS, SEEN, SIZE
@@ -125,7 +125,7 @@ def test_fields_of_objects_of_no_such_layer(detector, dataset):
 
 
 def test_pipeline_and_run_resize_and_pad(detector, root):
-    data = pipeline_of(detector)(dict(img_path=str(root / 'one.png'), img_id=0))
+    data = pipeline_of_testing(detector)(dict(img_path=str(root / 'one.png'), img_id=0))
     image = run_on_image(detector, data)
     assert image.shape == (SEEN, SEEN) and image.size == (INPUT, INPUT)
     assert image.point((32, 16)) == (40, 20)

@@ -38,6 +38,22 @@ class TestReceptiveField:
             field.energy[1:4, 1:4], (kernel**2 / (kernel**2).sum()).numpy(), rtol=1e-5
         )
 
+    def test_a_probe_for_each_channel_is_exact_and_fewer_make_areas_too_small(self):
+        """Of channels that mix, in a Gaussian window."""
+        window = torch.signal.windows.gaussian(31, std=6.0)
+        layer = nn.Conv2d(2, 64, 31, bias=False)
+        weight = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(0))
+        layer.weight.data = weight * window.outer(window)
+        inputs = [torch.randn(2, 2, 31, 31)]
+        exact = layer.weight.detach().double().square().sum((0, 1))
+        field = receptive_field(nn.Sequential(layer), '0', inputs, probes=64)
+        np.testing.assert_allclose(field.energy, (exact / exact.sum()).numpy(), rtol=1e-4)
+        areas = [
+            receptive_field(nn.Sequential(layer), '0', inputs, probes=probes).area(0.5)
+            for probes in (2, 8, 64)
+        ]
+        assert areas[0] < 0.9 * areas[1] < 0.9 * areas[2]
+
     def test_mean_over_images(self):
         """Of a network that responds to one image alone, as to that one."""
         model = nn.Sequential(nn.ReLU(), conv(torch.ones(3, 3), padding=1))

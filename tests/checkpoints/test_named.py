@@ -1,7 +1,6 @@
 """The checkpoints that come with mmdk: each belongs to a config, and knows digits."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import torch
 import yaml
 from mmengine.runner import load_checkpoint
 
-from benchmarks.report import RESULTS
 from benchmarks.study.detection import DIGITS, KEPT_SEED
 from benchmarks.study.evaluation import evaluate
+from benchmarks.study.runs import results_of
 from mmdk.checkpoints import names
 from mmdk.detection.digits import make_digits
 from tests.detection import stock
@@ -51,7 +50,7 @@ def test_is_all_of_the_model(name):
 def test_documents_have_the_ap_that_the_study_measured(name, variant):
     (row,) = (
         row
-        for row in json.loads((RESULTS / 'study_detection.json').read_text())['rows']
+        for row in results_of('detection').current()
         if (row['network'], row['variant'], row['seed']) == ('R50-DW', variant, KEPT_SEED)
     )
     ap, ap_50 = (f'{100 * row["AP"]["as trained"][key]:.1f}' for key in ('mAP', 'mAP_50'))

@@ -29,23 +29,23 @@ from mmdk.analysis import (
 )
 from mmdk.analysis.command_line import (
     add_output_arguments,
-    check_out,
+    check_output,
     errors_for_people,
     load_detector,
     read_image,
     save,
 )
-from mmdk.analysis.detectors import test_pipeline
+from mmdk.analysis.detectors import pipeline_of_testing
 
 
 def main() -> None:
     args = parse_args()
     with errors_for_people('kernels'):
-        check_out(args.out, [args.image])
+        check_output(args, [args.image])
         image = read_image(args.image)
-        at = args.at or clicked(image)
         detector = load_detector(args.config, args.checkpoint, args.device)
-        data = test_pipeline(detector)(dict(img_path=str(args.image), img_id=0))
+        at = args.at or clicked(image)
+        data = pipeline_of_testing(detector)(dict(img_path=str(args.image), img_id=0))
         with record_kernel_offsets(detector) as records:
             seen = run_on_image(detector, data)
         points = [seen.point(tuple(point)) for point in at]

@@ -12,12 +12,18 @@ import argparse
 from pathlib import Path
 
 from mmdk.analysis import plot_offset_curves, read_offset_curves
-from mmdk.analysis.command_line import add_picture_arguments, errors_for_people, save
+from mmdk.analysis.command_line import (
+    add_picture_arguments,
+    check_output,
+    errors_for_people,
+    save,
+)
 
 
 def main() -> None:
     args = parse_args()
     with errors_for_people('offset_curves'):
+        check_output(args)
         curves = read_offset_curves(args.work_dir)
         save(
             args, plot_offset_curves(curves), {'/'.join(key): each for key, each in curves.items()}

@@ -28,13 +28,13 @@ from mmdk.analysis import (
 )
 from mmdk.analysis.command_line import (
     add_output_arguments,
-    check_out,
+    check_output,
     errors_for_people,
     load_detector,
     read_image,
     save,
 )
-from mmdk.analysis.detectors import test_pipeline
+from mmdk.analysis.detectors import pipeline_of_testing
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -42,7 +42,7 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 def main() -> None:
     args = parse_args()
     with errors_for_people('offset_histograms'):
-        check_out(args.out, args.files)
+        check_output(args, args.files)
         for path in args.files:
             read_image(path)  # what a pipeline says of a file that is no image, helps nobody
         detector = load_detector(args.config, args.checkpoint, args.device)
@@ -76,7 +76,7 @@ def images(detector: BaseModel, args: argparse.Namespace) -> Iterator[dict]:
     if args.images < 1:
         raise ValueError(f'--images must be at least 1, got {args.images}.')
     if args.files:
-        pipeline = test_pipeline(detector)
+        pipeline = pipeline_of_testing(detector)
         for path in track_iter_progress(args.files):
             yield pipeline(dict(img_path=str(path), img_id=0))
         return

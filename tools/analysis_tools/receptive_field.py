@@ -15,13 +15,14 @@ import mmcv
 import numpy as np
 
 import mmdk  # noqa: F401  (registers the layers)
-from mmdk.analysis import ReceptiveField, plot_receptive_fields
+from mmdk.analysis import plot_receptive_fields
 from mmdk.analysis.command_line import (
     add_model_arguments,
     add_output_arguments,
-    check_out,
+    check_output,
     errors_for_people,
     load_detectors,
+    of_model,
     read_image,
     save,
 )
@@ -31,23 +32,23 @@ from mmdk.analysis.detectors import detector_receptive_field
 def main() -> None:
     args = parse_args()
     with errors_for_people('receptive_field'):
-        check_out(args.out, args.images)
+        check_output(args, args.images)
         images = read_images(args.images, args.size)
-        fields = {
-            name: detector_receptive_field(
-                detector,
-                args.layer,
-                images,
-                tuple(args.position),
-                call=args.call,
-                probes=args.probes,
-            )
-            for name, detector in load_detectors(args).items()
-        }
-    numbers = {name: summary(field) for name, field in fields.items()}
-    for name, values in numbers.items():
-        print(name, values)
-    save(args, plot_receptive_fields(fields, mmcv.bgr2rgb(images[0])), numbers)
+        fields = {}
+        for name, detector in load_detectors(args).items():
+            with of_model(name):
+                fields[name] = detector_receptive_field(
+                    detector,
+                    args.layer,
+                    images,
+                    tuple(args.position),
+                    call=args.call,
+                    probes=args.probes,
+                )
+        numbers = {name: field.numbers() for name, field in fields.items()}
+        for name, values in numbers.items():
+            print(name, values)
+        save(args, plot_receptive_fields(fields, mmcv.bgr2rgb(images[0])), numbers)
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,19 +93,6 @@ def read_images(paths: list[Path], size: tuple[int, int] | None) -> list[np.ndar
         sizes = ', '.join(f'{image.shape[0]} x {image.shape[1]}' for image in images)
         raise ValueError(f'the images are of different sizes ({sizes}); give --size.')
     return images
-
-
-def summary(field: ReceptiveField) -> dict[str, float]:
-    """Areas in pixels, axes in pixels (standard deviations), orientation in degrees."""
-    most, least = field.axes
-    return {
-        'area_50': field.area(0.5),
-        'area_90': field.area(0.9),
-        'longest': round(float(most), 2),
-        'shortest': round(float(least), 2),
-        'orientation': round(field.orientation, 1),
-        'eccentricity': round(field.eccentricity, 3),
-    }
 
 
 if __name__ == '__main__':

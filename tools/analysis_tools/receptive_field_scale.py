@@ -13,6 +13,7 @@ config says. It writes a picture and, with the same name, a JSON file of the num
 
 import argparse
 import dataclasses
+import math
 
 from mmdet.registry import DATASETS
 
@@ -21,8 +22,10 @@ from mmdk.analysis import ObjectField, plot_receptive_field_scale, rank_correlat
 from mmdk.analysis.command_line import (
     add_model_arguments,
     add_output_arguments,
+    check_output,
     errors_for_people,
     load_detectors,
+    of_model,
     save,
 )
 from mmdk.analysis.detectors import object_receptive_fields, pick_objects
@@ -31,21 +34,22 @@ from mmdk.analysis.detectors import object_receptive_fields, pick_objects
 def main() -> None:
     args = parse_args()
     with errors_for_people('receptive_field_scale'):
+        check_output(args)
         detectors = load_detectors(args)
         dataset = DATASETS.build(next(iter(detectors.values())).cfg.test_dataloader.dataset)
         objects = pick_objects(dataset, args.objects, args.seed)
-        fields = {
-            name: object_receptive_fields(
-                detector, dataset, objects, args.layer, call=args.call, probes=args.probes
-            )
-            for name, detector in detectors.items()
-        }
+        fields = {}
+        for name, detector in detectors.items():
+            with of_model(name):
+                fields[name] = object_receptive_fields(
+                    detector, dataset, objects, args.layer, call=args.call, probes=args.probes
+                )
         figure = plot_receptive_field_scale(fields)
-    for name, each in fields.items():
-        for area in ('area_50', 'area_90'):
-            coefficient, _ = rank_correlation(each, area)
-            print(f'{name}: rank correlation of {area} and scale {coefficient:.3f}')
-    save(args, figure, {name: numbers(each) for name, each in fields.items()})
+        for name, each in fields.items():
+            for area in ('area_50', 'area_90'):
+                coefficient, _ = rank_correlation(each, area)
+                print(f'{name}: rank correlation of {area} and scale {coefficient:.3f}')
+        save(args, figure, {name: numbers(each) for name, each in fields.items()})
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,10 +65,11 @@ def parse_args() -> argparse.Namespace:
 
 def numbers(fields: list[ObjectField]) -> dict:
     """Correlations, and of each object its scale and areas, pixels."""
-    correlations = {
-        area: dict(zip(('coefficient', 'p'), rank_correlation(fields, area), strict=True))
-        for area in ('area_50', 'area_90')
-    }
+    correlations = {}
+    for area in ('area_50', 'area_90'):
+        # JSON has no NaN, which is the correlation of what is all alike.
+        both = (None if math.isnan(each) else each for each in rank_correlation(fields, area))
+        correlations[area] = dict(zip(('coefficient', 'p'), both, strict=True))
     return {
         'rank_correlation': correlations,
         'objects': [dataclasses.asdict(field) for field in fields],
