@@ -60,6 +60,19 @@ def fails(run):
     return fails
 
 
+@pytest.fixture
+def refuses(run, capsys):
+    """Runs a command with an argument that its parser refuses; returns what it says."""
+
+    def refuses(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            run(*arguments)
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    return refuses
+
+
 @pytest.mark.slow
 def test_commands_in_the_documentation(files, tmp_path, monkeypatch, capsys):
     """As a reader's shell would take them, in this process."""
@@ -177,6 +190,20 @@ class TestKernels:
         message = fails('kernels', tmp_path / 'typo.py', checkpoint, image, '--at', 1, 1)
         assert 'typo.py: ' in message and 'ResNot is not in the mmdet::model registry' in message
 
+    def test_options_that_there_are_not(self, fails, files, tmp_path):
+        config, checkpoint = files['dk']
+        text = Path(config).read_text()
+        (tmp_path / 'typo.py').write_text(text + "\nmodel['backbone']['dcn']['scopes'] = 4\n")
+        image = files['root'] / 'one.png'
+        message = fails('kernels', tmp_path / 'typo.py', checkpoint, image, '--at', 1, 1)
+        assert 'typo.py: ' in message and 'scopes' in message
+
+    def test_files_that_are_no_checkpoints(self, fails, files):
+        config, _ = files['dk']
+        image = files['root'] / 'one.png'
+        message = fails('kernels', config, config, image, '--at', 1, 1)
+        assert f'{config} is no checkpoint' in message
+
     @pytest.mark.skipif(torch.cuda.is_available(), reason='of machines without a GPU')
     def test_devices_that_there_are_not(self, fails, files):
         arguments = (files['root'] / 'one.png', '--at', 1, 1, '--device', 'cuda')
@@ -202,7 +229,10 @@ class TestOffsetHistograms:
     def test_errors(self, fails, files):
         message = fails('offset_histograms', *files['plain'])
         assert 'has no layer with offsets, that is, of type DK' in message
-        assert 'at least 1, got 0' in fails('offset_histograms', *files['dk'], '--images', 0)
+
+    def test_no_images(self, refuses, files):
+        message = refuses('offset_histograms', *files['dk'], '--images', 0)
+        assert 'argument --images: must be at least 1, got 0' in message
 
 
 class TestOffsetCurves:
@@ -230,10 +260,9 @@ class TestOffsetCurves:
     def test_no_training(self, fails, tmp_path):
         assert 'expected the work_dir of a training' in fails('offset_curves', tmp_path)
 
-    def test_other_formats(self, run, work_dir, capsys):
-        with pytest.raises(SystemExit):
-            run('offset_curves', work_dir, '--out', 'curves.json')
-        assert "'curves.json' does not end in .png" in capsys.readouterr().err
+    def test_other_formats(self, refuses, work_dir):
+        message = refuses('offset_curves', work_dir, '--out', 'curves.json')
+        assert "'curves.json' does not end in .png" in message
 
 
 class TestReceptiveField:
@@ -249,9 +278,7 @@ class TestReceptiveField:
     @pytest.mark.parametrize(
         'arguments, message',
         [
-            (['--position', 1, 0], 'position must be'),
             (['--call', 5], 'call=5 is none of them'),
-            (['--size', 0, 9], '--size must be at least 1 1, got 0 9'),
             (['wide.png'], 'of different sizes (64 x 64, 20 x 30); give --size'),
         ],
     )
@@ -260,6 +287,20 @@ class TestReceptiveField:
         image = files['root'] / 'one.png'
         found = fails('receptive_field', image, *arguments, *self.arguments(files, 'dk'))
         assert message in found
+
+    @pytest.mark.parametrize(
+        'arguments, message',
+        [
+            (['--position', 1, 0], 'argument --position: must be from 0 to below 1, got 1'),
+            (['--size', 0, 9], 'argument --size: must be at least 1, got 0'),
+            (['--probes', '-3'], 'argument --probes: must be at least 1, got -3'),
+        ],
+    )
+    def test_numbers_out_of_range(self, refuses, files, arguments, message):
+        image = files['root'] / 'one.png'
+        assert message in refuses(
+            'receptive_field', image, *self.arguments(files, 'dk'), *arguments
+        )
 
     def test_errors_say_of_which_model_they_are(self, fails, files):
         arguments = (

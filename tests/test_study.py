@@ -1,9 +1,13 @@
 """The study's bookkeeping: what is trained, what is kept, and what is said of it."""
 
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +23,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
 from benchmarks.report import with_blocks
+from benchmarks.study import __main__ as command
 from benchmarks.study import classification, cost, detection, report, runs
 from benchmarks.study.classification import STRENGTHS, Classifier, draw_set
 from benchmarks.study.networks import NETWORKS
@@ -27,7 +32,7 @@ from benchmarks.study.plan import TASKS, variants
 from benchmarks.study.runs import Results, Run, carry_out, results_of
 from benchmarks.study.statistics import mean, paired_difference
 from benchmarks.study.variants import COMPARED, VARIANTS
-from mmdk.detection.digits import render_digit, split_scans
+from mmdk.detection.digits import make_digits, render_digit, split_scans
 from mmdk.layers.conv_base import ConvBase
 from mmdk.replacement import replace_conv2d
 
@@ -68,17 +73,19 @@ class TestResults:
         carry_out([RUN, OTHER], results, jobs=2)
         assert trained == [OTHER] and OTHER in results
 
-    def test_a_failure_keeps_those_that_have_begun(self, tmp_path, monkeypatch):
-        """Not those that end before it only, and no other is begun."""
-        failed, trained = threading.Event(), []
+    def test_a_failure_keeps_those_that_have_begun_and_begins_no_other(self, tmp_path, monkeypatch):
+        begun, failed = threading.Event(), threading.Event()
+        trained = []
 
         def train(run):
+            trained.append(run)
             if run == RUN:
+                assert begun.wait(10)
                 failed.set()
                 raise RuntimeError('diverged')
-            failed.wait()
+            begun.set()
+            assert failed.wait(10)
             time.sleep(0.2)  # so that the failure is noticed
-            trained.append(run)
             return {}
 
         monkeypatch.setattr(runs, '_in_process', train)
@@ -86,21 +93,70 @@ class TestResults:
         others = [dataclasses.replace(RUN, seed=seed) for seed in range(1, 6)]
         with pytest.raises(RuntimeError, match='diverged'):
             carry_out([RUN, *others], results, jobs=2)
-        kept = Results(tmp_path / 'results.json', SETTINGS)
-        assert 0 < len(trained) < len(others)
-        assert all((run in kept) == (run in trained) for run in others)
+        assert set(trained) == {RUN, OTHER}
+        assert OTHER in results and RUN not in results
 
-    def test_of_other_processes_are_not_lost(self, tmp_path):
+    def test_adding_waits_for_other_processes_and_keeps_theirs(self, tmp_path):
         path = tmp_path / 'results.json'
-        ours, theirs = Results(path, SETTINGS), Results(path, SETTINGS)
-        theirs.add(OTHER, {})
-        ours.add(RUN, {})
-        assert RUN in Results(path, SETTINGS) and OTHER in Results(path, SETTINGS)
+        results = Results(path, SETTINGS)
+        results.add(OTHER, {})
+        adding = threading.Thread(target=results.add, args=(RUN, {}))
+        folder = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        adding.start()
+        adding.join(0.3)
+        assert adding.is_alive() and RUN not in results
+        os.close(folder)
+        adding.join(10)
+        assert RUN in results and OTHER in results
+
+    def test_of_a_run_there_is_one(self, tmp_path):
+        results = Results(tmp_path / 'results.json', SETTINGS)
+        for accuracy in (0.5, 0.6):
+            results.add(RUN, dict(accuracy=accuracy))
+        assert [row['accuracy'] for row in results.rows] == [0.6]
 
     def test_say_which_machine_trained_them(self, tmp_path):
         results = Results(tmp_path / 'results.json', SETTINGS)
         results.add(RUN, {})
         assert results.rows[0]['machine']['torch'] == torch.__version__
+
+
+class TestCommand:
+    @pytest.fixture
+    def study(self, monkeypatch, tmp_path):
+        """Runs the command; every training gives what the function given does."""
+
+        def study(train, *arguments):
+            monkeypatch.setattr(runs, 'RESULTS', tmp_path)
+            monkeypatch.setattr(runs, '_in_process', train)
+            monkeypatch.setattr(sys, 'argv', ['study', *map(str, arguments)])
+            command.main()
+
+        return study
+
+    def test_trains_what_it_is_asked_for_seed_by_seed(self, study, capsys):
+        trained = []
+        asked = ('--task', 'detection', '--network', 'R50', '--part', 'compared', '--seeds', 2)
+        study(lambda run: trained.append(run) or {}, *asked, '--jobs', 1)
+        assert trained == [
+            Run('detection', 'R50', variant, seed) for seed in (0, 1) for variant in COMPARED
+        ]
+        assert '16/16, 0 minutes left: detection, R50, DK+DCN, seed 1' in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        'error, message',
+        [
+            (KeyboardInterrupt(), 'Interrupted; the same command goes on'),
+            (subprocess.CalledProcessError(1, 'train'), 'a training failed; its own message is'),
+        ],
+    )
+    def test_ends_with_a_message(self, study, error, message):
+        def train(run):
+            raise error
+
+        with pytest.raises(SystemExit, match=message):
+            study(train, '--task', 'detection', '--seeds', 1, '--jobs', 1)
 
 
 class TestStatistics:
@@ -288,6 +344,16 @@ def test_detector_is_never_tested_on_scans_that_it_was_trained_on():
         assert len(tested) > 300 and not set(tested) & set(trained)
 
 
+@pytest.mark.slow
+def test_digits_on_harder_images_are_as_many_and_as_small_as_the_page_says(tmp_path):
+    make_digits(tmp_path, detection.HARDER)
+    annotations = json.loads((tmp_path / 'annotations/val.json').read_text())['annotations']
+    large = sum(each['area'] >= 32 * 32 for each in annotations)
+    assert f'of the {len(annotations)} digits on harder images, {large} are larger' in (
+        report.PAGE.read_text()
+    )
+
+
 def test_detector_that_finds_nothing_has_an_ap_of_zero(monkeypatch, tmp_path):
     monkeypatch.setattr(detection, 'evaluate', lambda *args: {})
     config = detection.make_config('R50-DW', VARIANTS['plain'], 0, str(tmp_path))
@@ -377,17 +443,18 @@ class TestReport:
             value, step = (0.4, 0.02) if variant == 'DCN' else (0.5, 0.01)
             keep(task, network, variant, [0, 1, 2], value, step)
         text = report.content(f'study_{task}')
-        command = f'.venv/bin/python -m benchmarks.study --task {task} --part compared --seeds 3'
-        assert text.startswith(f'**{network}**, seeds 0 to 2, by `{command}`.')
+        study = f'.venv/bin/python -m benchmarks.study --task {task} --network {network}'
+        by = f'{study} --part compared --seeds 3'
+        assert text.startswith(f'**{network}**, seeds 0 to 2, by `{by}`.')
         assert 'Unfinished' not in text and 'Fewer than' not in text
         assert '| plain | 3 | 51.0 ± 1.0 | 51.0 ± 1.0 |' in text
-        assert '| plain, wider | 3 | 51.0 ± 1.0 (+0.0) |' in text
+        assert '| plain, wider | 3 | 51.0 ± 1.0 (0.0) |' in text
         assert '| DCN | 3 | 42.0 ± 2.0 **(-11.5 to -6.5)** |' in text
         assert f'**{TASKS[task][1]}**: nothing to compare yet.' in text
-        versus = text[text.index(f'| {network}: DK less |') :]
-        assert '| plain | +0.0 | +0.0 |' in versus
+        versus = text[text.index(f'| {network}: DK minus |') :]
+        assert '| plain | 0.0 | 0.0 |' in versus
         assert '| DCN | +9.0 **(+6.5 to +11.5)** |' in versus
-        assert f'| {network}: DK+DCN less |' in versus
+        assert f'| {network}: DK+DCN minus |' in versus
         assert ('| AP, small, harder |' in text) == (task == 'detection')
 
     def test_unfinished_study_says_so(self, files):

@@ -130,7 +130,7 @@ def table_of(network: str, rows: Rows, names: list[str], columns: dict[str, Colu
 def versus(task: str, network: str, rows: Rows, ours: str) -> str:
     """One against each of the others, if it is there."""
     cells = advantages(task, rows, ours)
-    return of_cells(f'{network}: {ours} less', list(HEADLINES[task]), cells) if cells else ''
+    return of_cells(f'{network}: {ours} minus', list(HEADLINES[task]), cells) if cells else ''
 
 
 def picture_name(task: str, part: str, network: str) -> str:

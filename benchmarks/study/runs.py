@@ -3,13 +3,16 @@
 import contextlib
 import fcntl
 import importlib
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +58,11 @@ class Results:
         self.path = path
         # As the file has them: it makes lists of tuples.
         self.settings = json.loads(json.dumps(settings))
-        self.rows = self._read()
+
+    @property
+    def rows(self) -> list[dict]:
+        """All that is in the file now; several processes may add to it."""
+        return json.loads(self.path.read_text())['rows'] if self.path.exists() else []
 
     def __contains__(self, run: Run) -> bool:
         return any(row.items() >= self._key(run).items() for row in self.rows)
@@ -70,18 +77,16 @@ class Results:
         ]
 
     def add(self, run: Run, measured: dict) -> None:
-        """Keep one result; the file is whole at any time, and several processes may add to it."""
+        """Keep one result, in place of an earlier one; the file is whole at any time."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        key = self._key(run)
         with _locked(self.path.parent):
-            # Once more: another process may have added to it since.
-            self.rows = [*self._read(), {**self._key(run), **measured, 'machine': this_machine(1)}]
-            self.rows.sort(key=lambda row: (row['network'], row['variant'], row['seed']))
+            rows = [row for row in self.rows if not row.items() >= key.items()]
+            rows.append({**key, **measured, 'machine': this_machine(1)})
+            rows.sort(key=lambda row: (row['network'], row['variant'], row['seed']))
             draft = self.path.with_suffix('.tmp')
-            draft.write_text(json.dumps({'rows': self.rows}, indent=1) + '\n')
+            draft.write_text(json.dumps({'rows': rows}, indent=1) + '\n')
             draft.replace(self.path)
-
-    def _read(self) -> list[dict]:
-        return json.loads(self.path.read_text())['rows'] if self.path.exists() else []
 
     def _key(self, run: Run) -> dict:
         return {
@@ -103,7 +108,7 @@ def results_of(task: str) -> Results:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Among all processes that ask for it."""
+    """Among all processes and threads that ask for it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -117,34 +122,29 @@ def carry_out(runs: Iterable[Run], results: Results, jobs: int) -> None:
 
     Raises:
         subprocess.CalledProcessError: A run failed. No other is begun then; those that have begun
-            are finished and kept.
+            are finished and kept, as they are if this is interrupted.
     """
     missing = [run for run in runs if run not in results]
-    failure, done, start = None, 0, time.monotonic()
-    with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(_in_process, run): run for run in missing}
+    done, start, stopped = itertools.count(1), time.monotonic(), threading.Event()
+
+    def train(run: Run) -> None:
+        if stopped.is_set() or run in results:  # of another process, meanwhile
+            return
         try:
-            for future in as_completed(futures):
-                if future.cancelled():
-                    continue
-                if future.exception():
-                    failure = failure or future.exception()
-                    _cancel(futures)
-                    continue
-                results.add(futures[future], future.result())
-                done += 1
-                left = (time.monotonic() - start) / done * (len(missing) - done) / 60
-                progress = f'{done}/{len(missing)}, {left:.0f} minutes left'
-                print(f'{progress}: {futures[future]}', flush=True)
+            results.add(run, _in_process(run))
+        except BaseException:
+            stopped.set()
+            raise
+        count = next(done)
+        left = (time.monotonic() - start) / count * (len(missing) - count) / 60
+        print(f'{count}/{len(missing)}, {left:.0f} minutes left: {run}', flush=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for future in as_completed([pool.submit(train, run) for run in missing]):
+                future.result()
         finally:
-            _cancel(futures)
-    if failure:
-        raise failure
-
-
-def _cancel(futures: Iterable[Future]) -> None:
-    for future in futures:
-        future.cancel()
+            stopped.set()
 
 
 def _in_process(run: Run) -> dict:
@@ -155,6 +155,7 @@ def _in_process(run: Run) -> dict:
         command + arguments, capture_output=True, text=True, env=environment, check=False
     )
     if process.returncode:
-        sys.stderr.write(process.stderr)
+        if process.returncode != -signal.SIGINT:  # of which the user knows
+            sys.stderr.write(process.stderr)
         process.check_returncode()
     return json.loads(process.stdout.splitlines()[-1])

@@ -83,22 +83,25 @@ def cell(values: dict[int, float], base: dict[int, float] | None = None) -> str:
 
 
 def advantage(difference: Difference) -> str:
-    mean_text = f'{100 * difference.mean:+.1f}'
+    mean_text = _signed(difference.mean)
     return mean_text if difference.low is None else f'{mean_text} {interval(difference)}'
 
 
 def interval(difference: Difference) -> str:
     """In percentage points; the bare difference where there is no interval."""
     if difference.low is None:
-        return f'({100 * difference.mean:+.1f})'
+        return f'({_signed(difference.mean)})'
     bounds = f'({_signed(difference.low)} to {_signed(difference.high)})'
     return f'**{bounds}**' if difference.is_clear else bounds
 
 
 def _signed(share: float) -> str:
-    """In percentage points, with the second decimal where the first would be a zero with a sign."""
-    text = f'{100 * share:+.1f}'
-    return text if float(text) else f'{100 * share:+.2f}'
+    """In percentage points, with a second decimal where there would be nothing but zeros."""
+    for digits in (1, 2):
+        text = f'{100 * share:+.{digits}f}'
+        if float(text):
+            return text
+    return '0.0'
 
 
 def advantages(task: str, rows: Rows, ours: str) -> dict[str, list[str]]:
@@ -116,7 +119,7 @@ def caption(task: str, part: str, network: str, rows: Rows) -> str:
     """What a reader has to know of a network's table, what it lacks included."""
     first, *others = variants(task, part)
     seeds = sorted({row['seed'] for row in rows if row['variant'] in others})
-    study = f'.venv/bin/python -m benchmarks.study --task {task}'
+    study = f'.venv/bin/python -m benchmarks.study --task {task} --network {network}'
     command = f'{study} --part {part} --seeds {seeds[-1] + 1}'
     sentences = [
         f'**{network}**, {_seeds_as_text(seeds)}, by `{command}`.',
@@ -129,6 +132,9 @@ def caption(task: str, part: str, network: str, rows: Rows) -> str:
     planned = {(variant, seed) for variant in [first, *others] for seed in seeds}
     if missing := len(planned - trained):
         sentences.append(f'**Unfinished:** {missing} of {len(planned)} trainings are not there.')
+    machines = sorted({row['machine']['cpu'] for row in rows})
+    if len(machines) > 1:
+        sentences.append(f'On several machines ({", ".join(machines)}).')
     if min(Counter(variant for variant, _ in trained).values()) < 3:
         sentences.append('Fewer than three seeds have no interval: in brackets, the difference.')
     return ' '.join(sentences) + '\n'

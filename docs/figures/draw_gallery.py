@@ -55,8 +55,7 @@ LAST_LAYERS = (  # of each stage, and of the head
     'backbone.layer4.2.conv2',
     HEAD,
 )
-PROBES = 64  # as many as the head's layer has channels: exact
-PROBES_OF_MANY = 32
+PROBES = {BACKBONE: 256, HEAD: 64}  # as many as channels, so that fields are exact
 
 PHOTOGRAPH_POINTS = ((20.0, 150.0), (64.0, 92.0), (106.0, 24.0))  # (y, x): sky, roof, trees
 DPI = 100
@@ -84,7 +83,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--objects',
         type=int,
-        default=200,
+        default=100,
         help='digits whose receptive fields are measured [%(default)s]',
     )
     return parser.parse_args()
@@ -179,7 +178,7 @@ def field_scale(gallery: Gallery, layer: str) -> Drawn:
     objects = pick_objects(gallery.dataset, gallery.objects)
     fields = {
         name: object_receptive_fields(
-            detector, gallery.dataset, objects, layer, probes=PROBES_OF_MANY
+            detector, gallery.dataset, objects, layer, probes=PROBES[layer]
         )
         for name, detector in gallery.detectors.items()
     }
@@ -211,13 +210,16 @@ def fields_at(gallery: Gallery, data: dict, points: Points) -> Drawn:
                 HEAD,
                 [image],
                 tuple(np.divide(point, image.shape[:2])),
-                probes=PROBES,
+                probes=PROBES[HEAD],
             )
             for point in points
         ]
         for name, detector in gallery.detectors.items()
     }
-    numbers = {name: [field.numbers() for field in each] for name, each in fields.items()}
+    numbers = {
+        name: [dict(unit=field.unit, **field.numbers()) for field in each]
+        for name, each in fields.items()
+    }
     return plot_receptive_fields(fields, mmcv.bgr2rgb(image)), numbers
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmengine.model import BaseModel
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmengine.visualization import Visualizer
 
 from mmdk.analysis.figures import add_figure
@@ -28,12 +28,12 @@ __all__ = [
     'load_detector',
     'load_detectors',
     'of_model',
+    'positive',
     'read_image',
     'save',
 ]
 
 DPI = 150
-TENSORBOARDS = ('tensorboard', 'tensorboardX')  # MMEngine takes either
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, picture: str) -> None:
@@ -58,9 +58,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--probes',
-        type=int,
+        type=positive,
         default=PROBES,
-        help='gradients a unit; exact from the number of channels on, with fewer, areas come out a '
+        help='gradients a unit; exact from the number of channels on; with fewer, areas come out a '
         'little too small [%(default)s]',
     )
 
@@ -77,6 +77,13 @@ def add_picture_arguments(parser: argparse.ArgumentParser, picture: str) -> None
     parser.add_argument(
         '--tensorboard', type=Path, metavar='FOLDER', help='add the picture to this log as well'
     )
+
+
+def positive(text: str) -> int:
+    """For `type` of an argument."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be at least 1, got {text}')
+    return int(text)
 
 
 def _png(text: str) -> Path:
@@ -100,8 +107,8 @@ def load_detector(config: str, checkpoint: str, device: str) -> BaseModel:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The checkpoint is another model's; the config names what there is not; there is
-            no such device.
+        ValueError: The checkpoint is none, or another model's; the config names what there is not,
+            or an option that it does not have; there is no such device.
     """
     # Commands that need no detector work without MMDetection.
     from mmdet.apis import init_detector
@@ -111,8 +118,14 @@ def load_detector(config: str, checkpoint: str, device: str) -> BaseModel:
     except (AssertionError, RuntimeError) as error:  # PyTorch without CUDA asserts that it has it
         raise ValueError(f'--device {device} cannot be used: {error}') from error
     try:
+        CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    except OSError:
+        raise
+    except Exception as error:  # what unpickling raises, depends on the file
+        raise ValueError(f'{checkpoint} is no checkpoint: {error}') from error
+    try:
         detector = init_detector(config, checkpoint, device=device)
-    except KeyError as error:  # of a registry
+    except (KeyError, TypeError) as error:  # of a registry, of a constructor
         raise ValueError(f'{config}: {error.args[0]}') from error
     try:
         # What init_detector does not find, it leaves as it is, and only logs it.
@@ -176,7 +189,7 @@ def check_output(args: argparse.Namespace, inputs: Sequence[Path] = ()) -> None:
             f'--out {out} would write its numbers over {beside}, which belongs to no picture; name '
             'another file.'
         )
-    if args.tensorboard and not any(map(importlib.util.find_spec, TENSORBOARDS)):
+    if args.tensorboard and not importlib.util.find_spec('tensorboard'):
         raise ValueError('--tensorboard needs TensorBoard: pip install tensorboard')
 
 

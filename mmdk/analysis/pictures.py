@@ -32,12 +32,13 @@ def kernel_pictures(
         image, 'kernel_offsets' and 'sampled_kernels'.
 
     Raises:
-        ValueError: The model has no layer with offsets, or the image no such point.
+        ValueError: The model has no layer with offsets, or runs none; or the image has no such
+            point.
     """
     with record_kernel_offsets(model) as records, record_offset_histograms(model) as histograms:
         image = run_on_image(model, data)
     if not histograms:
-        raise ValueError("the model ran no layer with offsets; give it one, such as type 'DK'.")
+        raise ValueError('the model ran none of its layers with offsets on this image.')
     pictures = {'offset_histograms': plot_offset_histograms(histograms)}
     layers = over_the_image(records)
     if layers:

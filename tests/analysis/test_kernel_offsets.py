@@ -68,6 +68,16 @@ def test_taps_lie_in_the_middle_of_the_scope():
     assert np.array_equal(layer.taps_at(2, 3)[0], layer.rigid_taps)
 
 
+def test_taps_without_cell():
+    """At the first position one tap is outside (-1, size), one on its edge, one inside."""
+    offsets = np.zeros((1, 3, 1, 2, 1, 2))
+    scope_size = (4, 1)
+    layer = LayerOffsets('layer', offsets, scope_size)
+    assert layer.without_cell == 0
+    offsets[0, :, 0, 0, 0, 0] = [-1.6, -2.5, 1.0]  # of rows that rest at 0.5, 1.5 and 2.5
+    assert layer.without_cell == pytest.approx(2 / 6)
+
+
 def test_picture(records, render):
     image = np.full((20, 28, 3), 128, np.uint8)
     figure = plot_kernel_offsets(image, records, [(2, 3), (19, 27)])

