@@ -182,21 +182,20 @@ class TestKernels:
         assert 'kernels.json, which belongs to no picture; name another file' in message
         assert (tmp_path / 'kernels.json').read_text() == 'annotations'
 
-    def test_types_that_there_are_not(self, fails, files, tmp_path):
+    @pytest.mark.parametrize(
+        'change, message',
+        [
+            ("['type'] = 'ResNot'", 'ResNot is not in the mmdet::model registry'),
+            ("['dcn']['scopes'] = 4", 'scopes'),
+        ],
+    )
+    def test_configs_of_what_there_is_not(self, fails, files, tmp_path, change, message):
         config, checkpoint = files['dk']
         text = Path(config).read_text()
-        (tmp_path / 'typo.py').write_text(text + "\nmodel['backbone']['type'] = 'ResNot'\n")
+        (tmp_path / 'typo.py').write_text(f"{text}\nmodel['backbone']{change}\n")
         image = files['root'] / 'one.png'
-        message = fails('kernels', tmp_path / 'typo.py', checkpoint, image, '--at', 1, 1)
-        assert 'typo.py: ' in message and 'ResNot is not in the mmdet::model registry' in message
-
-    def test_options_that_there_are_not(self, fails, files, tmp_path):
-        config, checkpoint = files['dk']
-        text = Path(config).read_text()
-        (tmp_path / 'typo.py').write_text(text + "\nmodel['backbone']['dcn']['scopes'] = 4\n")
-        image = files['root'] / 'one.png'
-        message = fails('kernels', tmp_path / 'typo.py', checkpoint, image, '--at', 1, 1)
-        assert 'typo.py: ' in message and 'scopes' in message
+        found = fails('kernels', tmp_path / 'typo.py', checkpoint, image, '--at', 1, 1)
+        assert 'typo.py: ' in found and message in found
 
     def test_files_that_are_no_checkpoints(self, fails, files):
         config, _ = files['dk']
