@@ -127,9 +127,9 @@ def receptive_field(
             pyramid level).
         probes: Gradients for each input. From the number of the layer's channels on, the energy is
             exact, by one gradient a channel. With fewer, signs are random: then pixels that are
-            large by chance count first, and areas come out too small: the one with half of a
-            Gaussian energy on an input of one channel by 5 % with 32 probes, 17 % with 8. Compare
-            only fields that are all exact, or of layers with as many channels, by as many probes.
+            large by chance count first, and areas come out too small, the more so the fewer there
+            are. Compare only fields that are all exact, or of layers with as many channels, by as
+            many probes.
         seed: Of the random signs.
 
     Raises:
