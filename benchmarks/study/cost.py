@@ -26,7 +26,7 @@ from benchmarks.study.detection import DIGITS
 from benchmarks.study.plan import PLAIN, TASKS
 from benchmarks.study.variants import COMPARED, VARIANTS
 
-__all__ = ['FLOPS', 'title']
+__all__ = ['FLOPS', 'TIME', 'title']
 
 # Channels, height and width.
 IMAGES = {
@@ -34,6 +34,7 @@ IMAGES = {
     'detection': (3, DIGITS.image_size, DIGITS.image_size),
 }
 FLOPS = 'million FLOPs'
+TIME = 'time / plain'
 
 
 def title(task: str, network: str) -> str:
@@ -45,7 +46,7 @@ def measurements() -> Iterator[Measurement]:
     columns = {
         'thousand parameters': count_parameters,
         FLOPS: count_flops,
-        'time / plain': compare_time,
+        TIME: compare_time,
         'peak memory / plain': compare_memory,
     }
     for task, networks in TASKS.items():

@@ -14,7 +14,8 @@ __all__ = ['draw']
 
 WIDTH = 7.0  # inches
 SMALL = 8  # points
-POINTS = (-50, -5, -2, 0, 2, 5)  # ticks
+LINEAR = 5  # percentage points
+POINTS = (-50, -LINEAR, -2, 0, 2, LINEAR)  # ticks
 TRAINED_STRENGTH = 1.0  # the strongest in training
 
 
@@ -160,7 +161,7 @@ def _differences(task: str, network: str, rows: Rows) -> Figure:
         axis.set_axisbelow(True)
         axis.set_title(name, fontsize=SMALL + 1)
         # A training that fails is many times further away than the others are from each other.
-        axis.set_xscale('symlog', linthresh=5, linscale=2)
+        axis.set_xscale('symlog', linthresh=LINEAR, linscale=2)
         axis.set_xticks(POINTS, [f'{points:+d}' if points else '0' for points in POINTS])
         axis.minorticks_off()
         _tidy(axis)
@@ -168,7 +169,8 @@ def _differences(task: str, network: str, rows: Rows) -> Figure:
     axes[0].set_yticks(range(len(found)), labels)
     axes[0].set_ylim(len(found) - 0.5, -0.5)
     figure.supxlabel(
-        f'{network}: difference from {first}, percentage points; {100 * CONFIDENCE:.0f} % interval',
+        f'{network}: difference from {first}, percentage points (logarithmic beyond {LINEAR}); '
+        f'{100 * CONFIDENCE:.0f} % interval',
         fontsize=SMALL + 1,
     )
     return figure

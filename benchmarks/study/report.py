@@ -153,32 +153,39 @@ def task_summary(task: str, network: str) -> str:
         return f'**{network}**, {task}: nothing to compare yet.\n'
     names = HEADLINES[task]
     cells = lines(rows, variants(task, 'compared'), [COLUMNS[task][name] for name in names])
-    flops = flops_as_text(task, network)
+    flops, time = (costs(task, network, column) for column in (cost.FLOPS, cost.TIME))
     with_cost = {
-        variant: [*line, flops.get(variant, 'not counted')] for variant, line in cells.items()
+        variant: [*line, flops_as_text(variant, flops), time_as_text(variant, time)]
+        for variant, line in cells.items()
     }
+    columns = [*names, 'FLOPs of an image', 'time of a training step on a CPU / plain']
     return '\n'.join(
         [
             caption(task, 'compared', network, rows),
-            table(f'{network}, {task}', with_cost, [*names, 'FLOPs of an image']),
+            table(f'{network}, {task}', with_cost, columns),
         ]
     )
 
 
-def flops_as_text(task: str, network: str) -> dict[str, str]:
+def costs(task: str, network: str, column: str) -> dict[str, float]:
+    """By variant, as far as measured."""
     path = RESULTS / f'{COST}.json'
     rows = json.loads(path.read_text())['rows'] if path.exists() else []
-    flops = {
+    return {
         row['row']: row['ratio']
         for row in rows
-        if row['table'] == cost.title(task, network) and row['column'] == cost.FLOPS
+        if row['table'] == cost.title(task, network) and row['column'] == column
     }
-    if PLAIN not in flops:
-        return {}
-    return {
-        variant: f'{count:.1f} M ({100 * (count / flops[PLAIN] - 1):+.0f} %)'
-        for variant, count in flops.items()
-    }
+
+
+def flops_as_text(variant: str, flops: dict[str, float]) -> str:
+    if not {variant, PLAIN} <= flops.keys():
+        return 'not counted'
+    return f'{flops[variant]:.1f} M ({100 * (flops[variant] / flops[PLAIN] - 1):+.0f} %)'
+
+
+def time_as_text(variant: str, time: dict[str, float]) -> str:
+    return f'{time[variant]:.2f}' if variant in time else 'not measured'
 
 
 # By name of the block.

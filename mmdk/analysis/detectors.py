@@ -24,6 +24,8 @@ __all__ = [
     'pipeline_of_testing',
 ]
 
+STRIDE = 32  # the largest of most detectors
+
 
 def detector_receptive_field(
     detector: BaseModel,
@@ -47,7 +49,8 @@ def detector_receptive_field(
         probes: Gradients for each image, as :func:`~mmdk.analysis.receptive_field` takes them.
 
     Raises:
-        ValueError: The images differ in size; else as :func:`mmdk.analysis.receptive_field`.
+        ValueError: The images differ in size, or are of one that the detector cannot run on; else
+            as :func:`mmdk.analysis.receptive_field`.
     """
     sizes = {image.shape[:2] for image in images}
     if len(sizes) > 1:
@@ -156,7 +159,16 @@ def _field(
     samples = iter([batch['data_samples'] for batch in batches])
 
     def run(detector: BaseModel, x: Tensor) -> object:
-        return detector(x, next(samples), mode='tensor')
+        try:
+            return detector(x, next(samples), mode='tensor')
+        except RuntimeError as error:
+            height, width = x.shape[2:]
+            if height % STRIDE or width % STRIDE:
+                raise ValueError(
+                    f'{type(detector).__name__} cannot run on images of {height} x {width} pixels '
+                    f'({error}); give images whose sides are multiples of {STRIDE}.'
+                ) from error
+            raise
 
     inputs = [batch['inputs'] for batch in batches]
     return receptive_field(detector, layer, inputs, position, run=run, call=call, probes=probes)

@@ -150,3 +150,13 @@ def test_detectors_of_every_kind(name, size):
     layer = 'backbone.layer3' if hasattr(detector.backbone, 'layer3') else 'backbone.stage3'
     image = np.random.default_rng(0).integers(0, 255, (size, size, 3), np.uint8)
     assert detector_receptive_field(detector, layer, [image], probes=1).area(0.9) > 16
+
+
+@pytest.mark.slow
+def test_detector_that_cannot_run_on_a_size_says_so():
+    detector = stock.build(stock.load('rtmdet/rtmdet_tiny_8xb32-300e_coco.py')).eval()
+    image = np.zeros((100, 130, 3), np.uint8)
+    with pytest.raises(
+        ValueError, match='RTMDet cannot run on images of 100 x 130 pixels .* of 32'
+    ):
+        detector_receptive_field(detector, 'backbone.stage3', [image], probes=1)

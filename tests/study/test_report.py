@@ -118,19 +118,22 @@ class TestReport:
         monkeypatch.setitem(VARIANTS, 'DK', slower)
         assert 'DK' not in report.content('study_summary')
 
-    def test_summary_has_flops(self, files):
+    def test_summary_has_costs(self, files):
         for variant in ('plain', 'DK', 'DCN'):
             keep('classification', 'R18-DW', variant, [0, 1], 0.5)
         costs = [
             dict(table='classification, R18-DW', row=row, column=cost.FLOPS, ratio=ratio)
             for row, ratio in (('plain', 5.0), ('DK', 7.5))
         ]
+        costs.append(dict(table='classification, R18-DW', row='DK', column=cost.TIME, ratio=1.678))
         (files / 'study_cost.json').write_text(json.dumps({'rows': costs}))
         lines = report.content('study_summary').splitlines()
-        assert [line.split(' | ')[-1] for line in lines if line.startswith(('| plain', '| D'))] == [
-            '5.0 M (+0 %) |',
-            'not counted |',
-            '7.5 M (+50 %) |',
+        assert [
+            line.split(' | ')[-2:] for line in lines if line.startswith(('| plain', '| D'))
+        ] == [
+            ['5.0 M (+0 %)', 'not measured |'],
+            ['not counted', 'not measured |'],
+            ['7.5 M (+50 %)', '1.68 |'],
         ]
 
     def test_pictures_are_drawn_of_whatever_is_there(self, files):
