@@ -135,6 +135,7 @@ bench: env
 
 study: env
 	$(BIN)/python -W ignore -m benchmarks.study
+	$(BIN)/python -W ignore -m benchmarks.study.offsets
 	$(BIN)/python -W ignore -m benchmarks.study.cost --out benchmarks/results/study_cost.json
 	$(BIN)/python -W ignore -m benchmarks.study.report --write
 

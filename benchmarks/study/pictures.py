@@ -10,7 +10,7 @@ from benchmarks.study.statistics import CONFIDENCE, mean, paired_difference
 from benchmarks.study.tables import COLUMNS, HEADLINES, Rows, by_seed
 from benchmarks.study.variants import COMPARED
 
-__all__ = ['draw']
+__all__ = ['SMALL', 'WIDTH', 'draw', 'tidy']
 
 WIDTH = 7.0  # inches
 SMALL = 8  # points
@@ -59,7 +59,7 @@ def _by_strength(network: str, rows: Rows) -> Figure:
         axis.set_xlabel('strength of the deformation', fontsize=SMALL + 1)
         axis.grid(axis='y', color='0.9')
         axis.set_axisbelow(True)
-        _tidy(axis)
+        tidy(axis)
     right.axhline(0, color='black', linewidth=1, linestyle='--')
     left.set_title('accuracy, %: mean and standard deviation', fontsize=SMALL + 1)
     right.set_title(
@@ -138,7 +138,7 @@ def _sets(network: str, rows: Rows) -> Figure:
     axis.set_xlabel('AP on deformations as in training, %', fontsize=SMALL + 1)
     axis.set_ylabel('AP on stronger ones, %', fontsize=SMALL + 1)
     axis.set_title('mean and standard deviation', fontsize=SMALL + 1)
-    _tidy(axis)
+    tidy(axis)
     _legend(figure, axis, network)
     return figure
 
@@ -164,7 +164,7 @@ def _differences(task: str, network: str, rows: Rows) -> Figure:
         axis.set_xscale('symlog', linthresh=LINEAR, linscale=2)
         axis.set_xticks(POINTS, [f'{points:+d}' if points else '0' for points in POINTS])
         axis.minorticks_off()
-        _tidy(axis)
+        tidy(axis)
     labels = [variant.removeprefix(f'{first}, ') for variant in found]
     axes[0].set_yticks(range(len(found)), labels)
     axes[0].set_ylim(len(found) - 0.5, -0.5)
@@ -216,6 +216,6 @@ def _legend(figure: Figure, axis: Axes, network: str) -> None:
     figure.suptitle(network, fontsize=SMALL + 2)
 
 
-def _tidy(axis: Axes) -> None:
+def tidy(axis: Axes) -> None:
     axis.tick_params(labelsize=SMALL)
     axis.spines[['top', 'right']].set_visible(False)

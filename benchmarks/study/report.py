@@ -8,12 +8,16 @@ Without --write, prints the tables. Results of other settings than the present o
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from benchmarks import report
 from benchmarks.report import RESULTS, of_cells, with_blocks
-from benchmarks.study import cost
+from benchmarks.study import cost, offsets
+from benchmarks.study.offset_picture import draw_offsets
 from benchmarks.study.pictures import draw
 from benchmarks.study.plan import PARTS, PLAIN, TASKS, networks, variants
 from benchmarks.study.runs import results_of
@@ -43,6 +47,8 @@ ALT = {
     ('detection', 'ablations'): 'Differences in AP from DK',
 }
 
+ALT_OFFSETS = 'Lengths of offsets, taps outside the scope, and gradients, step by step'
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -58,16 +64,27 @@ def main() -> None:
 def write() -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     drawn = set()
-    for task, part, network in subjects():
-        if rows := compared_rows(task, part, network):
-            figure = draw(task, part, network, rows)
-            path = PICTURES / picture_name(task, part, network)
-            figure.savefig(path, dpi=DPI, metadata={'Source': digest(rows)})
-            drawn.add(path)
+    for name, (rows, make_figure) in pictures().items():
+        path = PICTURES / name
+        make_figure().savefig(path, dpi=DPI, metadata={'Source': digest(rows)})
+        drawn.add(path)
     for outdated in set(PICTURES.glob('*.png')) - drawn:
         outdated.unlink()
     for path in (PAGE, README):
         path.write_text(with_blocks(path.read_text(), content))
+
+
+def pictures() -> dict[str, tuple[Rows, Callable[[], Figure]]]:
+    """By name of the file: the rows that it shows, and what draws them."""
+    found = {}
+    for task, part, network in subjects():
+        if rows := compared_rows(task, part, network):
+            name = picture_name(task, part, network)
+            found[name] = rows, partial(draw, task, part, network, rows)
+    for task, (network, *_) in TASKS.items():
+        if rows := offsets.current(task):
+            found[offset_picture_name(task)] = rows, partial(draw_offsets, network, rows)
+    return found
 
 
 def subjects() -> list[tuple[str, str, str]]:
@@ -110,11 +127,11 @@ def section(task: str, part: str, network: str) -> str:
     if not rows:
         return f'**{network}**: nothing to compare yet.\n'
     names = variants(task, part)
-    picture = (PICTURES / picture_name(task, part, network)).relative_to(PAGE.parent)
+    picture = link(picture_name(task, part, network))
     found = [
         caption(task, part, network, rows),
         table_of(network, rows, names, COLUMNS[task]),
-        f'![{ALT[task, part]}, {network}]({picture.as_posix()})\n',
+        f'![{ALT[task, part]}, {network}]({picture})\n',
     ]
     if part == 'compared':
         if task == 'detection':
@@ -131,6 +148,23 @@ def versus(task: str, network: str, rows: Rows, ours: str) -> str:
     """One against each of the others, if it is there."""
     cells = advantages(task, rows, ours)
     return of_cells(f'{network}: {ours} minus', list(HEADLINES[task]), cells) if cells else ''
+
+
+def offset_sections() -> str:
+    """What offsets did, by task."""
+    return '\n'.join(
+        f'![{ALT_OFFSETS}, {network}]({link(offset_picture_name(task))})\n\n{offsets.table(task)}'
+        for task, (network, *_) in TASKS.items()
+        if offsets.current(task)
+    )
+
+
+def link(picture: str) -> str:
+    return (PICTURES / picture).relative_to(PAGE.parent).as_posix()
+
+
+def offset_picture_name(task: str) -> str:
+    return f'{task}_offsets.png'
 
 
 def picture_name(task: str, part: str, network: str) -> str:
@@ -194,6 +228,7 @@ BLOCKS = {
     'study_detection': partial(sections, 'detection', 'compared'),
     'study_classification_ablations': partial(sections, 'classification', 'ablations'),
     'study_detection_ablations': partial(sections, 'detection', 'ablations'),
+    'study_offsets': offset_sections,
     COST: lambda: report.tables(RESULTS / f'{COST}.json'),
     'study_summary': summary,
 }

@@ -100,10 +100,10 @@ class Results:
         return {**self.settings[network], **VARIANTS[variant].settings()}
 
 
-def results_of(task: str) -> Results:
-    """What is kept of a task."""
+def results_of(task: str, name: str | None = None) -> Results:
+    """What is kept of a task, in a file of this name or of the task's."""
     settings = importlib.import_module(f'benchmarks.study.{task}').SETTINGS
-    return Results(RESULTS / f'study_{task}.json', settings)
+    return Results(RESULTS / f'study_{name or task}.json', settings)
 
 
 @contextlib.contextmanager
