@@ -1,5 +1,7 @@
 """What offsets did while networks trained, as a picture to be read at 700 pixels' width."""
 
+import textwrap
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,7 +31,7 @@ def draw_offsets(network: str, rows: Rows) -> Figure:
             tidy(axis)
         column[-1].set_xlabel('training step', fontsize=SMALL + 1)
     for axis, label in zip(axes[:, 0], SCALARS.values(), strict=True):
-        axis.set_ylabel(label, fontsize=SMALL)
+        axis.set_ylabel(textwrap.fill(label, 22), fontsize=SMALL)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc='outside lower center', ncols=3, fontsize=SMALL, frameon=False
