@@ -20,7 +20,6 @@ ABLATED = {
     'classification': [name for name in ABLATIONS if name != 'DK, not in the head'],
     'detection': [
         'DK, scope 5',
-        'DK, all stages',
         'DK, not in the head',
         'DK, offsets learn 100 times slower',
         'DK, offsets held at zero',
