@@ -65,6 +65,7 @@ ABLATIONS = {
     'DK, weights of its own': replace(DK, lifted=False),
     'DK, taps kept in the scope': replace(DK, layer=CLIPPED),
     'DK, taps kept in the scope, offsets learn as fast': replace(DK, layer=CLIPPED, offset_lr=1.0),
+    'DK, scope 5, taps kept in it': replace(DK, layer=CLIPPED | dict(scope_size=5)),
 }
 
 VARIANTS = COMPARED | ABLATIONS
