@@ -14,6 +14,7 @@ __all__ = [
     'HEADLINES',
     'Column',
     'Rows',
+    'advantage',
     'advantages',
     'by_seed',
     'caption',
