@@ -25,7 +25,7 @@ def main() -> None:
         runs = [
             Run(task, network, variant, seed)
             for seed, network, variant in itertools.product(
-                range(args.seeds or SEEDS[part]), networks(task, part), variants(task, part)
+                range(args.seeds), networks(task, part), variants(task, part)
             )
             if network in args.network
         ]
@@ -46,8 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--task', nargs='+', choices=TASKS, default=list(TASKS))
     parser.add_argument('--part', nargs='+', choices=PARTS, default=PARTS)
     parser.add_argument('--network', nargs='+', choices=NETWORKS, default=NETWORKS)
-    planned = ', '.join(f'{part} {seeds}' for part, seeds in SEEDS.items())
-    parser.add_argument('--seeds', type=int, help=f'trainings each [{planned}]')
+    parser.add_argument('--seeds', type=int, default=SEEDS, help='trainings each [%(default)s]')
     parser.add_argument(
         '--jobs', type=int, default=os.cpu_count(), help='trainings at a time [%(default)s]'
     )

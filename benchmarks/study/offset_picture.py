@@ -40,7 +40,7 @@ def draw_offsets(network: str, rows: Rows) -> Figure:
 
 
 def _draw_curves(axis: Axes, curves: dict[str, dict[str, float]]) -> None:
-    for (stage, values), color in zip(curves.items(), COLORS, strict=False):
+    for (stage, values), color in zip(curves.items(), COLORS[: len(curves)], strict=True):
         steps = [int(step) for step in values]
         axis.plot(steps, list(values.values()), color=color, linewidth=1.2, label=stage)
     axis.grid(axis='y', color='0.9')

@@ -48,10 +48,12 @@ def main() -> None:
     # One folder for all: MMEngine's visualizer goes on writing to the first runner's.
     with tempfile.TemporaryDirectory() as work_dir:
         for task, variants in WATCHED.items():
+            there = [row['variant'] for row in current(task)]
             for run in (Run(task, TASKS[task][0], variant, 0) for variant in variants):
-                if run not in kept(task):
+                if run.variant not in there:
                     print(run, flush=True)
-                    kept(task).add(run, {'curves': train(run, work_dir)})
+                    curves = train(run, work_dir)
+                    kept(task).add(run, {'interval': INTERVAL[task], 'curves': curves})
 
 
 def kept(task: str) -> Results:
@@ -59,9 +61,13 @@ def kept(task: str) -> Results:
 
 
 def current(task: str) -> Rows:
-    """A task's results of today's settings, in the order of `WATCHED`."""
+    """A task's results of today's settings and interval, in the order of `WATCHED`."""
     network = TASKS[task][0]
-    rows = {row['variant']: row for row in kept(task).current() if row['network'] == network}
+    rows = {
+        row['variant']: row
+        for row in kept(task).current()
+        if row['network'] == network and row['interval'] == INTERVAL[task]
+    }
     return [rows[variant] for variant in WATCHED[task] if variant in rows]
 
 

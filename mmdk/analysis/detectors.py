@@ -49,8 +49,8 @@ def detector_receptive_field(
         probes: Gradients for each image, as :func:`~mmdk.analysis.receptive_field` takes them.
 
     Raises:
-        ValueError: The images differ in size, or are of one that the detector cannot run on; else
-            as :func:`mmdk.analysis.receptive_field`.
+        ValueError: The images differ in size, or the detector fails on theirs, which is no multiple
+            of 32; else as :func:`mmdk.analysis.receptive_field`.
     """
     sizes = {image.shape[:2] for image in images}
     if len(sizes) > 1:
@@ -161,12 +161,15 @@ def _field(
     def run(detector: BaseModel, x: Tensor) -> object:
         try:
             return detector(x, next(samples), mode='tensor')
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             height, width = x.shape[2:]
             if height % STRIDE or width % STRIDE:
                 raise ValueError(
-                    f'{type(detector).__name__} cannot run on images of {height} x {width} pixels '
-                    f'({error}); give images whose sides are multiples of {STRIDE}.'
+                    f'{type(detector).__name__} failed on images of {height} x {width} pixels '
+                    f'({error}); many detectors need sides that are multiples of {STRIDE}: give '
+                    'such images.'
                 ) from error
             raise
 

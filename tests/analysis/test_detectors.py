@@ -79,6 +79,15 @@ def test_images_of_several_sizes(detector, images):
         detector_receptive_field(detector, LAYER, images)
 
 
+def test_errors_of_another_cause_stay_what_they_are(detector, images, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError('of another cause')
+
+    monkeypatch.setattr(detector.backbone, 'forward', fail)
+    with pytest.raises(RuntimeError, match='^of another cause$'):
+        detector_receptive_field(detector, LAYER, images, probes=PROBES)
+
+
 class TestPickedObjects:
     def test_all_but_crowds_in_order(self, dataset):
         objects = pick_objects(dataset, 100)
@@ -157,6 +166,6 @@ def test_detector_that_cannot_run_on_a_size_says_so():
     detector = stock.build(stock.load('rtmdet/rtmdet_tiny_8xb32-300e_coco.py')).eval()
     image = np.zeros((100, 130, 3), np.uint8)
     with pytest.raises(
-        ValueError, match='RTMDet cannot run on images of 100 x 130 pixels .* of 32'
+        ValueError, match='RTMDet failed on images of 100 x 130 pixels .* multiples of 32'
     ):
         detector_receptive_field(detector, 'backbone.stage3', [image], probes=1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.study import cost
+from benchmarks.study import cost, report
 from benchmarks.study.plan import TASKS
 from benchmarks.study.variants import COMPARED
 
@@ -11,6 +11,14 @@ from benchmarks.study.variants import COMPARED
 def test_wider_network_costs_as_much_as_dk(task, network):
     wider, dk = (cost.count_flops(task, network, name, 1).ratio for name in ('plain, wider', 'DK'))
     assert wider == pytest.approx(dk, rel=0.12)
+
+
+def test_page_says_what_a_larger_scope_costs():
+    larger, dk = (
+        cost.count_flops('detection', 'R50-DW', name, 1).ratio for name in ('DK, scope 5', 'DK')
+    )
+    page = ' '.join(report.PAGE.read_text().split())
+    assert f'it takes {larger:.0f} million FLOPs where DK takes {dk:.0f}' in page
 
 
 class TestCost:

@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import MessageHub
 from torch import nn
 
-from benchmarks.study import classification, offsets
+from benchmarks.study import classification, offsets, report
 from benchmarks.study.plan import PARTS, TASKS, variants
 from benchmarks.study.runs import Run
 from mmdk.layers import DeformKernel2d
@@ -71,3 +71,28 @@ def test_table_has_first_and_last_records(monkeypatch):
     )
     monkeypatch.setattr(offsets, 'current', lambda task: [])
     assert offsets.table('detection') == ''
+
+
+def test_page_says_what_is_recorded():
+    page = ' '.join(report.PAGE.read_text().split())
+    by_variant = {
+        (task, row['variant']): row['curves'] for task in TASKS for row in offsets.current(task)
+    }
+    detector = by_variant['detection', 'DK']['outside']['backbone.layer4']
+    last = list(detector.values())[-offsets.LAST :]
+    share = f'{100 * sum(last) / len(last):.0f} %'
+    assert f"In the detector's last stage, {share} of the taps end outside" in page
+
+    gradients = by_variant['classification', 'DK']['gradient'].values()
+    ratios = [ratio for curve in gradients for ratio in curve.values()]
+    lengths = f'{min(ratios):.0f} to {max(ratios):.0f} times as long as those of the weights'
+    assert f'with DK in the classifier {lengths}' in page
+
+    fast = by_variant['classification', 'DK, offsets learn as fast']['outside']
+    assert 'three quarters of the taps or more are outside after 150 steps' in page
+    assert min(curve['150'] for curve in fast.values()) > 0.73
+
+    assert 'reaches four fifths or more of what it is in the end' in page
+    for curves in by_variant.values():
+        for curve in map(list, map(dict.values, curves['mean_abs'].values())):
+            assert curve[len(curve) // 3] > 0.8 * curve[-1]
