@@ -122,12 +122,14 @@ def _draw(
             )
         )
         has_room_above = top > CAPTION_SHARE * len(image)
+        in_right_half = left + right > image.shape[1]
         axis.text(
-            left,
+            right if in_right_half else left,
             top if has_room_above else bottom,
             caption,
             fontsize=8,
             color='white',
+            horizontalalignment='right' if in_right_half else 'left',
             verticalalignment='bottom' if has_room_above else 'top',
             bbox={'facecolor': colour, 'edgecolor': 'none', 'pad': 0.8},
             clip_on=True,

@@ -45,6 +45,18 @@ def test_threshold_lets_more_through(sample):
     assert drawn(detection_axis)[1] == ['8  0.20', '3  0.88']  # the surest last, hence on top
 
 
+@pytest.mark.parametrize('box', [(0, 1, 6, 9), (74, 1, 80, 9), (0, 50, 6, 60), (74, 50, 80, 60)])
+def test_captions_stay_in_the_image(sample, render, box):
+    sample.pred_instances.bboxes[0] = torch.tensor(box)
+    figure = plot_detections([sample], CLASSES)
+    render(figure)
+    axis = figure.axes[1]
+    (caption,) = axis.texts
+    image, text = axis.get_window_extent(), caption.get_window_extent()
+    assert image.x0 <= text.x0 and text.x1 <= image.x1
+    assert image.y0 <= text.y0 and text.y1 <= image.y1
+
+
 @pytest.mark.parametrize('count', [1, 2, 3, 4])
 def test_any_number_of_images(sample, count):
     figure = plot_detections([sample] * count, CLASSES)
