@@ -20,6 +20,7 @@ DIFFERENCE = re.compile(rf'({NUMBER})(?: points[ a-zA-Z]*| of AP)? ?[(,] ?({RANG
 # Where each part of the conclusions begins, and the networks that it is about.
 PARTS = {
     '## What it shows': ('R18-DW',),
+    'In the classifier MobileNetV2': ('MobileNetV2',),
     'In the detectors, ': ('R50-DW', 'R50'),
     'To find out why DK gains no more': ('R18-DW', 'R50-DW'),
 }
