@@ -86,7 +86,7 @@ def test_page_says_what_is_recorded():
     gradients = by_variant['classification', 'DK']['gradient'].values()
     ratios = [ratio for curve in gradients for ratio in curve.values()]
     lengths = f'{min(ratios):.0f} to {max(ratios):.0f} times as long as those of the weights'
-    assert f'with DK in the classifier {lengths}' in page
+    assert f'with DK in R18-DW {lengths}' in page
 
     fast = by_variant['classification', 'DK, offsets learn as fast']['outside']
     assert 'three quarters of the taps or more are outside after 150 steps' in page
